@@ -1,0 +1,3 @@
+"""Disaster recovery for KumoMTA."""
+
+__version__ = "0.1.0"

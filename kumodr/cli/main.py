@@ -1,0 +1,106 @@
+"""The command `kumodr`: find the verb, run it, and turn every end into an exit code and one sentence.
+
+Verbs are loaded when they are used: a command that finds nothing to do should end in a fraction of a second.
+A verb is a module with `add_arguments(parser)` and `run(arguments, terminal) -> int`.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from kumodr import __version__, errors
+from kumodr.cli.terminal import Terminal, write_trace
+
+VERBS = {
+    "init": "look at this machine and write a commented kumodr.yaml",
+    "check": "is protection set up and flowing?",
+    "status": "the objectives against now, in one screen",
+    "vault": "make a vault, look into it, show its keys",
+    "backup": "store a recovery point now",
+    "points": "list the recovery points",
+    "verify": "is what is stored good?",
+    "restore": "bring a recovery point back into an empty directory",
+    "spool": "look into a spool: status, list, show, vet, export",
+    "plan": "show the plan, or the schema of kumodr.yaml",
+    "lab": "a miniature mail site on this machine, to try everything on",
+}
+
+EXIT_CODES = """exit codes:
+  0 done   1 failed   2 wrong usage   3 done, but imperfect (said what)
+  4 nothing to do it with (no point, no vault, no tool)   5 refused as unsafe
+  6 wrong key   7 another run holds the lock   130 interrupted"""
+
+
+def parser_of_verb(verb: str) -> argparse.ArgumentParser:
+    """Given a verb's name, return its parser, with the options that every verb has."""
+    parser = argparse.ArgumentParser(
+        prog=f"kumodr {verb}",
+        description=VERBS[verb],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--plan", metavar="FILE", help="the plan (default: the nearest kumodr.yaml)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    module = importlib.import_module(f"kumodr.cli.{verb}")
+    module.add_arguments(parser)
+    parser.epilog = f"{parser.epilog or ''}\n\n{EXIT_CODES}".strip()
+    return parser
+
+
+def overview() -> str:
+    """Return what `kumodr --help` prints."""
+    lines = [f"kumodr {__version__}: disaster recovery for KumoMTA", "", "usage: kumodr VERB [options]", ""]
+    lines += [f"  {verb:<9} {summary}" for verb, summary in VERBS.items()]
+    lines += ["", "`kumodr VERB --help` gives the options and an example.", "", EXIT_CODES]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Given the command line, run its verb and return the exit code. Never raises."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words in (["--version"], ["-V"]):
+        sys.stdout.write(f"kumodr {__version__}\n")
+        return errors.DONE
+    if not words or words[0] in ("--help", "-h", "help"):
+        sys.stdout.write(overview() + "\n")
+        return errors.DONE if words else errors.USAGE
+    terminal = Terminal(json="--json" in words)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(words, terminal)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends a command as Ctrl-C does: through every `finally`."""
+    raise KeyboardInterrupt
+
+
+def _run(words: list[str], terminal: Terminal) -> int:
+    verb = words[0]
+    try:
+        if verb not in VERBS:
+            raise errors.UsageWrong(f"there is no verb {verb!r}", remedy="`kumodr --help` lists the verbs")
+        parser = parser_of_verb(verb)
+        module = importlib.import_module(f"kumodr.cli.{verb}")
+        return module.run(parser.parse_args(words[1:]), terminal)
+    except errors.KumodrError as error:
+        terminal.failure(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        terminal.failure(errors.Interrupted("interrupted"))
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return errors.DONE
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else errors.USAGE
+    except Exception as bug:  # noqa: BLE001 — the one place where a bug becomes a sentence and a trace in the log file
+        terminal.failure(
+            errors.KumodrError(f"kumodr has a bug: {bug!r}", remedy=f"please report it with {write_trace()}")
+        )
+        return errors.FAILED
