@@ -9,7 +9,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and the total (0 when unknown)."""
 
 Facts = Mapping[str, Any]
-"""JSON values only. Facts marked clear are readable without a key: counts and names of programs, never mail or secrets."""
+"""JSON values only."""
 
 
 class Gone(Exception):

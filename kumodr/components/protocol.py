@@ -39,7 +39,7 @@ class Component(Protocol):
         ...
 
     def vet(self, restored: Path) -> Verdict:
-        """Given the component's folder in a restored directory, examine it as its own program would, changing nothing."""
+        """Given the component's folder in a restored directory, examine it as its own program would, unchanged."""
         ...
 
     def health(self) -> tuple[Finding, ...]:
