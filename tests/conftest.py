@@ -1,6 +1,5 @@
 """What several test files need: captured data of a real KumoMTA."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -10,18 +9,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
-def shared_directory() -> Path:
-    """The folder with the captured data and specifications of KumoMTA."""
-    named = os.environ.get("KUMODR_SHARED")
-    return Path(named) if named else REPOSITORY.parent / "shared"
+def kumomta_directory() -> Path:
+    """The folder with the captured data (`fixtures/`), OpenAPI file and metric names of KumoMTA."""
+    return REPOSITORY / "tests" / "kumomta"
 
 
 @pytest.fixture(scope="session")
-def fixtures_directory(shared_directory: Path) -> Path:
+def fixtures_directory(kumomta_directory: Path) -> Path:
     """The captured spools, logs and API answers."""
-    folder = shared_directory / "kumomta" / "fixtures"
-    assert folder.is_dir(), f"captured data not found at {folder}: set KUMODR_SHARED"
-    return folder
+    return kumomta_directory / "fixtures"
 
 
 @pytest.fixture
