@@ -28,9 +28,7 @@ def unpacked(fixtures_directory: Path, tmp_path: Path):
         target = tmp_path / name
         target.mkdir()
         archive = fixtures_directory / f"{name}.tar.zst"
-        subprocess.run(
-            ["tar", "--zstd", "--no-same-owner", "-xf", str(archive), "-C", str(target)], check=True, capture_output=True
-        )
+        subprocess.run(["tar", "--zstd", "--no-same-owner", "-xf", archive, "-C", target], check=True)
         return target
 
     return unpack
