@@ -1,0 +1,70 @@
+"""Options and openings that several verbs share."""
+
+import argparse
+import os
+from datetime import datetime
+
+from kumodr import errors
+from kumodr.clock import Clock
+from kumodr.plan.model import Plan
+from kumodr.vault.keys import Identities, load_identities
+from kumodr.vault.open import Vault, open_vault
+
+
+def add_vault_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--vault", metavar="URL", help="the vault's address (default: the plan's); needs no plan")
+
+
+def add_identity_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--identity", metavar="FILE", help="file with the age identity (default: $KUMODR_IDENTITY_FILE or $KUMODR_IDENTITY)"
+    )
+
+
+def plan_if_any(arguments: argparse.Namespace) -> Plan | None:
+    """Return the plan, or None where none is needed because the vault is named and no plan is."""
+    from kumodr.plan.load import load_plan
+
+    if arguments.plan is None and getattr(arguments, "vault", None):
+        try:
+            return load_plan(None)
+        except errors.PlanMissing:
+            return None
+    return load_plan(arguments.plan)
+
+
+def vault_of(arguments: argparse.Namespace, plan: Plan | None) -> Vault:
+    """Open the vault that is named on the command line, else the plan's."""
+    url = getattr(arguments, "vault", None) or (plan.vault.url if plan else None)
+    if url is None:
+        raise errors.UsageWrong("no vault is named", remedy="give --vault URL, or a plan that names one")
+    return open_vault(url)
+
+
+def identities_of(arguments: argparse.Namespace) -> Identities:
+    """Load the identity that opens the vault, from the file named or the environment."""
+    return load_identities(arguments.identity, os.environ)
+
+
+def time_wanted(text: str | None, clock: Clock) -> datetime | None:
+    """Given `--at`, return the aware time. A time without a zone is in this machine's. Raise UsageWrong."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise errors.UsageWrong(f"--at {text!r} is no time", remedy="write it like '2026-11-23 14:03:07+01:00'") from error
+    return moment.astimezone(clock().tzinfo)
+
+
+def component_names(asked: list[str], plan: Plan) -> tuple[str, ...]:
+    """Given the names on the command line (none: all), return those that the plan has. Raise UsageWrong for others."""
+    from kumodr.components.registry import configured
+
+    have = configured(plan)
+    for name in asked:
+        if name not in have:
+            raise errors.UsageWrong(f"the plan has no component {name!r}", remedy=f"choose from: {', '.join(have)}")
+    return tuple(asked) or have
+
+

@@ -1,0 +1,32 @@
+"""Files that are either wholly there or not there at all, whatever happens to the power."""
+
+import os
+from pathlib import Path
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Given a path and its bytes, write them so that a crash leaves the old file or the new one, never a part.
+
+    Temporary file in the same directory, fsync, rename, fsync of the directory. Raise OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Given a directory, make the names in it durable. Raise OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

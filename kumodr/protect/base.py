@@ -1,0 +1,58 @@
+"""Take a base: every component captured in order and committed together as one recovery point."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kumodr import errors
+from kumodr.components.protocol import Component
+from kumodr.vault.backup import Session
+from kumodr.vault.facts import Point
+
+ORDER = ("spool", "logs", "config", "redis", "prometheus")
+"""The spool before the logs (design §4): a message that left the spool has had time to reach the log, not the reverse."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The point that was committed, and why any component is missing from it."""
+
+    point: Point
+    failures: Mapping[str, errors.KumodrError]
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Given component names, return them in the order in which they must be captured."""
+    return tuple(sorted(set(names), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)))
+
+
+def take_base(session: Session, components: Sequence[Component]) -> Base:
+    """Given an open session and components in order, store each and commit one point.
+
+    A component that cannot be captured is left out and recorded in the point with its sentence: Redis being down
+    must not cost the spool its copy. Raise the first failure where no component could be stored, and at once what
+    concerns the vault itself.
+    """
+    failures: dict[str, errors.KumodrError] = {}
+    for component in components:
+        try:
+            with component.capture() as capture:
+                session.store(component.name, capture)
+        except _OF_THE_COMPONENT as error:
+            failures[component.name] = error
+            session.fail(component.name, str(error))
+    if failures and len(failures) == len(components):
+        raise next(iter(failures.values()))
+    return Base(session.commit(), failures)
+
+
+_OF_THE_COMPONENT = (
+    errors.ComponentUnavailable,
+    errors.ComponentDamaged,
+    errors.FileUnreadable,
+    errors.LogUnreadable,
+    errors.SpoolMissing,
+    errors.SpoolUnreadable,
+    errors.SpoolChanging,
+    errors.SpoolDamaged,
+    errors.ToolMissing,
+)
