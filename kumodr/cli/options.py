@@ -17,7 +17,9 @@ def add_vault_option(parser: argparse.ArgumentParser) -> None:
 
 def add_identity_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--identity", metavar="FILE", help="file with the age identity (default: $KUMODR_IDENTITY_FILE or $KUMODR_IDENTITY)"
+        "--identity",
+        metavar="FILE",
+        help="file with the age identity (default: $KUMODR_IDENTITY_FILE or $KUMODR_IDENTITY)",
     )
 
 
@@ -53,7 +55,9 @@ def time_wanted(text: str | None, clock: Clock) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise errors.UsageWrong(f"--at {text!r} is no time", remedy="write it like '2026-11-23 14:03:07+01:00'") from error
+        raise errors.UsageWrong(
+            f"--at {text!r} is no time", remedy="write it like '2026-11-23 14:03:07+01:00'"
+        ) from error
     return moment.astimezone(clock().tzinfo)
 
 
@@ -66,5 +70,3 @@ def component_names(asked: list[str], plan: Plan) -> tuple[str, ...]:
         if name not in have:
             raise errors.UsageWrong(f"the plan has no component {name!r}", remedy=f"choose from: {', '.join(have)}")
     return tuple(asked) or have
-
-

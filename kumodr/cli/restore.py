@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("point", nargs="?", help="the recovery point (default: the newest)")
     parser.add_argument("--to", metavar="DIR", required=True, help="an empty or new directory")
     parser.add_argument("--at", metavar="TIME", help="the newest state not after this time, like '2026-11-23 14:03:07'")
-    parser.add_argument("--component", action="append", default=[], choices=NAMES, help="only this one (may be repeated)")
+    parser.add_argument(
+        "--component", action="append", default=[], choices=NAMES, help="only this one (may be repeated)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be restored, and from which age")
     add_vault_option(parser)
     add_identity_option(parser)
@@ -81,7 +83,9 @@ def sentence(chosen: Chosen) -> str:
     """Return one line about one choice."""
     age = age_text((system_clock() - chosen.point.taken).total_seconds())
     section = chosen.section
-    return f"{section.component:<11} from {chosen.point.id}, {age} old: {section.files} files, {size_text(section.size)}"
+    return (
+        f"{section.component:<11} from {chosen.point.id}, {age} old: {section.files} files, {size_text(section.size)}"
+    )
 
 
 def report(restored: tuple[Restored, ...], target: Path, terminal: Terminal, seconds: float) -> None:

@@ -9,7 +9,7 @@ from kumodr.vault.backup import Session
 from kumodr.vault.facts import Point
 
 ORDER = ("spool", "logs", "config", "redis", "prometheus")
-"""The spool before the logs (design §4): a message that left the spool has had time to reach the log, not the reverse."""
+"""The spool before the logs (design §4): what left the spool before its snapshot has had time to reach the log."""
 
 
 @dataclass(frozen=True)

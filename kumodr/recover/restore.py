@@ -75,7 +75,7 @@ def restore(
 
 
 def compared(choice: Chosen, verdict: Verdict) -> Verdict:
-    """Given a section and the examination of its copy, return the verdict with any count that differs as the problem."""
+    """Given a section and the examination of its copy, return the verdict; a count that differs is the problem."""
     if verdict.problem is not None:
         return verdict
     stored = choice.section.facts

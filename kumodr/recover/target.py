@@ -29,7 +29,7 @@ def why_not_target(target: Path, live: tuple[Path, ...]) -> errors.KumodrError |
     real = Path(os.path.realpath(target))
     for path in live:
         path = Path(os.path.realpath(path))
-        if real == path or path in real.parents or real in path.parents and path.exists():
+        if real == path or path in real.parents or (real in path.parents and path.exists()):
             return errors.TargetIsLive(f"{target} is, holds or lies in {path}, which the plan names as live")
     if target.is_symlink():
         return errors.TargetNotEmpty(f"{target} is a symbolic link")
