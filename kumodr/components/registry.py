@@ -34,7 +34,11 @@ _NOWHERE = Plan(
     vault=VaultPlan(""),
     state="",
     components=Components(
-        spool=SpoolPlan("", ""), logs=LogsPlan(()), config=ConfigPlan(), redis=RedisPlan(""), prometheus=PrometheusPlan("")
+        spool=SpoolPlan("", ""),
+        logs=LogsPlan(()),
+        config=ConfigPlan(),
+        redis=RedisPlan(""),
+        prometheus=PrometheusPlan(""),
     ),
 )
 """A plan that names no place: examining a restored folder must work on an empty machine, with no plan at all."""

@@ -42,7 +42,9 @@ class SpoolComponent:
             def facts() -> CaptureFacts:
                 census = (validation or held.start_validation()).wait()
                 if census.problem is not None:
-                    raise errors.SpoolDamaged(f"the spool at {Path(self._plan.meta).parent} is damaged: {census.problem}")
+                    raise errors.SpoolDamaged(
+                        f"the spool at {Path(self._plan.meta).parent} is damaged: {census.problem}"
+                    )
                 clear = {
                     "kind": held.kind,
                     "messages": census.meta_count,
