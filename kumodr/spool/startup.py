@@ -1,0 +1,141 @@
+"""What KumoMTA would do with each message when it starts: the rows of its start-up, in its order."""
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kumodr import errors
+from kumodr.spool import vet
+from kumodr.spool.examine import open_half
+from kumodr.spool.identifier import FAR_FUTURE, LENGTH, created
+from kumodr.spool.localdisk import Foreign, MessageFile, read_message, walk
+from kumodr.spool.metadata import XFER_SUFFIX, MetadataUnreadable, QueueUnknown, parse, queue_name
+from kumodr.spool.vet import Finding, finding
+
+Entry = tuple[bytes, bytes | None]
+"""A key and its value; None where the file is there but closed to the spool's owner."""
+
+
+def what_would_happen(halves: Mapping[str, Any], scratch: Path, now: datetime, max_age: timedelta) -> Iterator[Finding]:
+    """Given how both halves are described (`examine.py`), yield the findings. Damage is one, and ends the reading."""
+    notes: list[Finding] = []
+    try:
+        meta = _opened("meta", halves["meta"], scratch, notes, values=True)
+        data = _opened("data", halves["data"], scratch, notes, values=False)
+        yield from notes
+        notes.clear()
+        yield from _of_messages(meta, data, now, max_age)
+    except errors.SpoolDamaged as error:
+        yield finding(vet.DAMAGED, error.what)
+    yield from notes
+
+
+def _opened(
+    name: str, half: Mapping[str, Any], scratch: Path, notes: list[Finding], *, values: bool
+) -> Iterator[Entry]:
+    if half["kind"] == "localdisk":
+        return _of_files(Path(half["path"]), notes, values=values)
+    try:
+        reader, damage = open_half(half, scratch / name)
+    except errors.SpoolDamaged as error:
+        raise errors.SpoolDamaged(f"{name}: {error.what}") from error
+    notes += [finding(vet.LOG_DAMAGED, f"{name}: {each}") for each in damage]
+    return _of_database(name, reader.entries() if values else ((key, b"") for key in reader.ids()))
+
+
+def _of_database(name: str, entries: Iterator[tuple[bytes, bytes]]) -> Iterator[Entry]:
+    try:
+        yield from entries
+    except errors.SpoolDamaged as error:
+        raise errors.SpoolDamaged(f"{name}: {error.what}") from error
+
+
+def _of_files(half: Path, notes: list[Finding], *, values: bool) -> Iterator[Entry]:
+    """Yield the messages of a LocalDisk half; whether a file is closed is judged for the half's owner, not for us."""
+    owner = os.stat(half)
+    closed: list[str] = []
+    for found in walk(half):
+        if isinstance(found, Foreign):
+            notes.append(finding(vet.FOREIGN, f"{half}/{found.path}"))
+            continue
+        closed = [path for path in closed if found.path.startswith(f"{path}/")]
+        may_read = _open_to(owner, found.status, 0o5 if not isinstance(found, MessageFile) else 0o4)
+        if not isinstance(found, MessageFile):
+            closed += [] if may_read else [found.path]
+        elif closed or not may_read:
+            yield found.key, None
+        elif not values:
+            yield found.key, b""
+        elif (message := read_message(half, found.path)) is not None:
+            yield found.key, message[0]
+
+
+def _open_to(owner: os.stat_result, status: os.stat_result, bits: int) -> bool:
+    """Say whether the owner of the spool's directory has these permission bits on something in it."""
+    if status.st_uid == owner.st_uid:
+        bits <<= 6
+    elif status.st_gid == owner.st_gid:
+        bits <<= 3
+    return status.st_mode & bits == bits
+
+
+def _of_messages(meta: Iterator[Entry], data: Iterator[Entry], now: datetime, max_age: timedelta) -> Iterator[Finding]:
+    left, right = next(meta, None), next(data, None)
+    while True:
+        if right is not None and (left is None or right[0] < left[0]):
+            yield finding(vet.NO_META, "", right[0])
+            right = next(data, None)
+        elif left is not None:
+            body = right if right is not None and right[0] == left[0] else None
+            reason = _of_metadata(left[0], left[1], now, max_age) or _of_body(left[0], body) or _of_queue(left)
+            if reason is not None:
+                yield reason
+            left, right = next(meta, None), right if body is None else next(data, None)
+        else:
+            return
+
+
+def _of_metadata(key: bytes, raw: bytes | None, now: datetime, max_age: timedelta) -> Finding | None:
+    """Given a message, return why KumoMTA would not load it, or None."""
+    if len(key) != LENGTH:
+        return finding(vet.KEY_LENGTH, f"{len(key)} bytes", key)
+    made = created(key)
+    if made is None:
+        return finding(vet.NO_TIME, f"UUID version {key[6] >> 4}", key)
+    if made >= now:
+        when = "after the year 9999" if made == FAR_FUTURE else made.isoformat()
+        return finding(vet.FUTURE, f"created {when}", key)
+    if raw is None:
+        return finding(vet.META_UNREADABLE, "", key)
+    try:
+        metadata = parse(raw)
+        queue_name(metadata)
+    except MetadataUnreadable as error:
+        return finding(vet.UNPARSABLE, str(error), key)
+    except QueueUnknown as error:
+        return finding(vet.NO_QUEUE, str(error), key)
+    if now - made >= max_age:
+        return finding(vet.TOO_OLD, f"created {made.isoformat()}", key)
+    schedule = metadata.schedule
+    if schedule is not None and schedule.expires is not None:
+        due = max(now, schedule.first_attempt) if schedule.first_attempt else now
+        if due >= schedule.expires:
+            return finding(vet.EXPIRED, f"expires {schedule.expires.astimezone(UTC).isoformat()}", key)
+    return None
+
+
+def _of_body(key: bytes, body: Entry | None) -> Finding | None:
+    if body is None:
+        return finding(vet.NO_BODY, "", key)
+    return finding(vet.BODY_UNREADABLE, "", key) if body[1] is None else None
+
+
+def _of_queue(entry: Entry) -> Finding | None:
+    """Given a message that would be loaded, say where a transfer to another node is pending."""
+    key, raw = entry
+    if raw is None or XFER_SUFFIX.encode() not in raw:
+        return None
+    queue = queue_name(parse(raw))
+    return finding(vet.PENDING_TRANSFER, queue, key) if queue.endswith(XFER_SUFFIX) else None
