@@ -46,7 +46,9 @@ class Records:
                 elif held:
                     yield held
                 too_long, held = False, lines.pop()
-                yield from filter(None, lines)
+                fit = [line for line in lines if len(line) <= LONGEST_LINE]
+                self.skipped += len(lines) - len(fit)
+                yield from filter(None, fit)
             if len(held) > LONGEST_LINE:
                 too_long, held = True, b""
         if self.finished and held and not too_long:
