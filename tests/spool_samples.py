@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -38,12 +39,17 @@ def write_half(half: Path, kind: str, entries: Mapping[bytes, bytes]) -> None:
         tables = BlockBasedOptions()
         tables.set_format_version(5)
         options.set_block_based_table_factory(tables)
-        database = Rdict(str(half), options)
+        opened = half.with_name(f".{half.name}.open")
+        database = Rdict(str(opened), options)
         for number, (each, value) in enumerate(entries.items()):
             database.put(each, value)
             if number == len(entries) // 2:
                 database.flush()
+        # Copied while it is open, as a killed server leaves it: the newest entries are in the write-ahead log only.
+        shutil.copytree(opened, half, dirs_exist_ok=True)
         database.close()
+        shutil.rmtree(opened)
+        half.chmod(0o755)
         for name in ("LOG", "LOCK", "rocksdict-config.json"):
             (half / name).unlink(missing_ok=True)
         return
