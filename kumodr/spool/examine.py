@@ -61,6 +61,8 @@ def main() -> int:
         _say({"error": "SpoolDamaged", "what": "reading the spool takes more memory than it may", "remedy": None})
     except Exception:  # noqa: BLE001 — the parent reports a bug, and not a damaged spool
         _say({"bug": traceback.format_exc()})
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return 0
 
 
