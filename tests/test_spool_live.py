@@ -81,13 +81,16 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         writer.wait()
 
 
-def numbers(snap: SpoolSnapshot, name: str, scratch: Path) -> list[int]:
-    scratch.mkdir(exist_ok=True)
-    reader = snap.readers(scratch)[name]
+def numbers(snap: SpoolSnapshot, scratch: Path) -> tuple[list[int], list[int]]:
+    """Return the keys of both halves."""
+    scratch.mkdir()
+    readers = snap.readers(scratch)
     try:
-        return [int.from_bytes(key, "big") for key in reader.ids()]
+        meta, data = ([int.from_bytes(key, "big") for key in readers[name].ids()] for name in ("meta", "data"))
+        return meta, data
     finally:
-        reader.close()
+        for reader in readers.values():
+            reader.close()
 
 
 def test_no_accepted_and_unfinished_message_is_missing_from_a_snapshot(live: Live, tmp_path: Path) -> None:
@@ -97,8 +100,7 @@ def test_no_accepted_and_unfinished_message_is_missing_from_a_snapshot(live: Liv
         with snapshot(live.meta, live.data, attempts=1000) as snap:
             finished = live.finished()
             moved_on += snap.retries
-            meta = numbers(snap, "meta", tmp_path / f"{trial}-meta")
-            data = numbers(snap, "data", tmp_path / f"{trial}-data")
+            meta, data = numbers(snap, tmp_path / str(trial))
         assert meta == list(range(meta[0], meta[-1] + 1)), "a moment has no holes"
         assert data == list(range(data[0], data[-1] + 1))
         assert meta[0] <= finished + 1

@@ -82,6 +82,12 @@ def test_a_missing_current_or_manifest_is_damage(tmp_path: Path) -> None:
         hold(spool)
 
 
+def test_a_database_without_identity_is_read(tmp_path: Path) -> None:
+    spool = made(tmp_path)
+    (spool / "meta" / "IDENTITY").unlink()
+    hold(spool)
+
+
 def test_links_and_pipes_in_a_spool_are_not_followed(tmp_path: Path) -> None:
     spool = made(tmp_path)
     secret = tmp_path / "secret"

@@ -15,21 +15,19 @@ from typing import TYPE_CHECKING
 
 from kumodr.source import SourceFile
 from kumodr.spool.kind import kind_of
-from kumodr.spool.localhalf import LocalHalf
-from kumodr.spool.rockshalf import RocksHalf
 
 if TYPE_CHECKING:
     from kumodr.spool.census import SpoolCensus
     from kumodr.spool.examine import Reader
+    from kumodr.spool.localhalf import LocalHalf
+    from kumodr.spool.rockshalf import RocksHalf
     from kumodr.spool.validation import Examination, Validation
-
-Half = RocksHalf | LocalHalf
 
 
 class SpoolSnapshot:
     """Both halves, held. Use through `snapshot`; everything that it gives is good only inside."""
 
-    def __init__(self, halves: Sequence[Half], held: ExitStack) -> None:
+    def __init__(self, halves: "Sequence[RocksHalf | LocalHalf]", held: ExitStack) -> None:
         self._halves = halves
         self._held = held
         self._fingerprint: str | None = None
@@ -122,11 +120,18 @@ def snapshot(
     paths = {"meta": meta, "data": data}
     kinds = {name: kind_of(path, kind) for name, path in paths.items()}
     with ExitStack() as held:
-        halves: list[Half] = []
+        halves: list[RocksHalf | LocalHalf] = []
         for name in order:
-            if kinds[name] == "rocksdb":
-                halves.append(RocksHalf(name, paths[name], attempts))
-            else:
-                halves.append(LocalHalf(name, paths[name]))
+            halves.append(_half(name, paths[name], kinds[name], attempts))
             held.callback(halves[-1].close)
         yield SpoolSnapshot(halves, held)
+
+
+def _half(name: str, directory: Path, kind: str, attempts: int) -> "RocksHalf | LocalHalf":
+    if kind == "rocksdb":
+        from kumodr.spool.rockshalf import RocksHalf
+
+        return RocksHalf(name, directory, attempts)
+    from kumodr.spool.localhalf import LocalHalf
+
+    return LocalHalf(name, directory)

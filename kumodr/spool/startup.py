@@ -138,4 +138,4 @@ def _of_queue(entry: Entry) -> Finding | None:
     if raw is None or XFER_SUFFIX.encode() not in raw:
         return None
     queue = queue_name(parse(raw))
-    return finding(vet.PENDING_TRANSFER, queue, key) if queue.endswith(XFER_SUFFIX) else None
+    return finding(vet.PENDING_TRANSFER, queue[:200], key) if queue.endswith(XFER_SUFFIX) else None
