@@ -1,0 +1,1 @@
+"""Measurements beside other tools: `script/bench`. Not part of the package that is installed."""
