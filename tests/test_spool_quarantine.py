@@ -64,6 +64,7 @@ def test_what_is_found_is_taken_out_and_put_back_exactly(tmp_path: Path, kind: s
     assert put_back(held, *halves) == tuple(sorted(held))
     assert contents(halves) == BEFORE
     assert listed(halves[0]) == ()
+    assert list(quarantine.folder_of(halves[0]).iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -125,7 +125,7 @@ def put_back(identifiers: Iterable[str], meta: Path, data: Path, kind: str = "au
 def _open(opened: ExitStack, meta: Path, data: Path, kind: str) -> dict[str, Writer]:
     halves: dict[str, Writer] = {}
     for name, path in (("meta", meta), ("data", data)):
-        halves[name] = open_writer(path, kind)
+        halves[name] = open_writer(path, kind, folder_of(meta) / f".rocksdb-log-{name}")
         opened.callback(halves[name].close)
     return halves
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,19 +29,23 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
-def open_writer(half: Path, kind: str) -> Writer:
-    """Given a half's directory, open it for changes. Raise SpoolMissing, SpoolDamaged."""
-    return RocksWriter(half) if kind_of(half, kind) == "rocksdb" else LocalWriter(half)
+def open_writer(half: Path, kind: str, logs: Path) -> Writer:
+    """Given a half's directory, open it for changes; `logs` is a directory to make for the engine's log files.
+
+    Raise SpoolMissing, SpoolDamaged.
+    """
+    return RocksWriter(half, logs) if kind_of(half, kind) == "rocksdb" else LocalWriter(half)
 
 
 class RocksWriter:
     """A RocksDB half. Opened with KumoMTA's table format and compression; the engine's log files go elsewhere."""
 
-    def __init__(self, half: Path) -> None:
+    def __init__(self, half: Path, logs: Path) -> None:
         from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict
 
         self._half = half
-        self._logs = Path(tempfile.mkdtemp(prefix="kumodr-rocksdb-log-"))
+        self._logs = logs
+        logs.mkdir(mode=0o700, exist_ok=True)
         options = Options(raw_mode=True)
         options.create_if_missing(False)
         options.set_paranoid_checks(True)
