@@ -123,6 +123,10 @@ def test_vet_apply_moves_and_quarantine_puts_back(spool: str, capsys: pytest.Cap
     assert "nothing" in text(capsys, "quarantine", "list", "--spool", spool)
 
 
+def test_putting_everything_back_where_nothing_is_does_nothing(spool: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert document(capsys, "quarantine", "put-back", "--all", "--spool", spool)["put_back"] == []
+
+
 def test_apply_to_a_spool_that_may_be_live_is_refused(unpacked, capsys: pytest.CaptureFixture[str]) -> None:
     spool = unpacked("rocksdb-killed") / "spool"
     assert main(["spool", "vet", "--apply", "--spool", str(spool)]) == errors.UNSAFE

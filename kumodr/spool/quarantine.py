@@ -114,6 +114,8 @@ def put_back(identifiers: Iterable[str], meta: Path, data: Path, kind: str = "au
                 f"message {identifier} is not in quarantine",
                 remedy="`kumodr spool quarantine list` shows what is",
             )
+    if not wanted:
+        return ()
     with ExitStack() as opened:
         halves = _open(opened, meta, data, kind)
         for identifier in wanted:
