@@ -41,7 +41,8 @@ def measure(command: Command, limit: float = 7200) -> Usage:
     """Given a command, run it and return its usage. Raise CommandFailed.
 
     Memory is polled, every 20 ms, more often at first; processor time is what the kernel counts for the process and the
-    children that it waited for. The command's own process group is ended when this is interrupted or after `limit` seconds.
+    children that it waited for. The command's own process group is ended when this is interrupted or after `limit`
+    seconds.
     """
     with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()

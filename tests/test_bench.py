@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.mail import messages
-from benchmarks.measure import Command, CommandFailed, measure
+from benchmarks.measure import Command, CommandFailed, Usage, measure
 from benchmarks.page import write_section
-from benchmarks.rounds import differs
+from benchmarks.rounds import Sample, differs, summaries
 from benchmarks.spool import dataset
+from benchmarks.table import goals, phase_table
 from benchmarks.tools import PHASES, TOOLS
 from kumodr.spool.identifier import created
 from kumodr.spool.metadata import parse
@@ -131,6 +132,25 @@ def test_a_restore_that_is_not_the_same_is_noticed(tmp_path: Path) -> None:
     assert differs(made.spool, copy) == f"data/{log.name} came back changed"
     log.unlink()
     assert differs(made.spool, copy) == f"data/{log.name} did not come back"
+
+
+def test_goals_and_ratios_come_from_the_medians() -> None:
+    times = {"kumodr": (1.0, 2.0, 9.0), "restic": (5.0, 6.0, 7.0)}
+    samples = [
+        Sample(tool, phase, number, Usage(seconds, seconds, 200 << 20), 5_000_000)
+        for phase in PHASES
+        for tool, all_seconds in times.items()
+        for number, seconds in enumerate(all_seconds)
+    ]
+    found = summaries(samples)
+    reached = {row.split("|")[1].strip(): row.split("|")[3:5] for row in goals(found)[2:]}
+    assert [cell.strip() for cell in reached["first backup"]] == ["3.00 ×", "yes"]
+    assert [cell.strip() for cell in reached["unchanged backup"]] == ["2.00 s", "no"]
+    assert [cell.strip() for cell in reached["peak memory, every phase"]] == ["200 MiB", "yes"]
+    table = phase_table("restore", found, 10_000_000)
+    assert table[2].split()[1:12] == "kumodr | 2.00 s | 1.00–9.00 | 5 MB/s |".split()
+    assert "3.00 ×" in table[3]
+    assert goals([each for each in found if each.tool == "restic"]) == []
 
 
 def test_a_section_replaces_only_itself(tmp_path: Path) -> None:
