@@ -148,7 +148,7 @@ def test_goals_and_ratios_come_from_the_medians() -> None:
     assert [cell.strip() for cell in reached["unchanged backup"]] == ["2.00 s", "no"]
     assert [cell.strip() for cell in reached["peak memory, every phase"]] == ["200 MiB", "yes"]
     table = phase_table("restore", found, 10_000_000)
-    assert table[2].split()[1:12] == "kumodr | 2.00 s | 1.00–9.00 | 5 MB/s |".split()
+    assert "kumodr  | 2.00 s | 1.00–9.00 | 5 MB/s |" in table[2]
     assert "3.00 ×" in table[3]
     assert goals([each for each in found if each.tool == "restic"]) == []
 
