@@ -8,24 +8,27 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One sealed object: its name below `objects/`, its sealed size in bytes and CRC-32C of the sealed bytes."""
+    """One sealed object: its name, its sealed size in bytes, the CRC-32C of the sealed bytes.
+
+    `sha256` of the sealed bytes is set for the index only: it ties the index, and so all content, to the signature.
+    """
 
     name: str
     size: int
     crc32c: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Section:
     """One component inside a point. Its content is one tar stream: the opened objects, in order, joined.
 
-    `index` is the sealed list of files; `index_sha256` is of its sealed bytes, so that the signature covers it.
+    `index` are the objects of the sealed list of files, in order. `size` is of the files, in bytes.
     """
 
     component: str
     objects: tuple[StoredObject, ...]
-    index: StoredObject
-    index_sha256: str
+    index: tuple[StoredObject, ...]
     files: int
     size: int
     facts: Mapping[str, Any]
@@ -44,6 +47,7 @@ class Point:
     taken: datetime
     sections: tuple[Section, ...]
     failures: Mapping[str, str]
+    previous: str | None
     signed_by: str
     sha256: str
 

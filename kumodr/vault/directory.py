@@ -1,0 +1,141 @@
+"""A store in a directory, durable to the last object.
+
+obstore's local store writes without fsync, so that a power cut can leave an object empty under its final name; this
+one syncs the bytes before they get the name, and the directory after.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kumodr import errors
+from kumodr.durable import sync_directory
+from kumodr.vault.store import Piece
+
+_STAGING = "tmp"
+_PIECES_AT_ONCE = 512
+
+
+class DirectoryStore:
+    """Objects as files below one directory; files are 0600 and directories 0700."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def address(self) -> str:
+        return str(self._root)
+
+    def make(self) -> None:
+        """Make the directory itself, where a new vault begins. Raise StoreReadOnly."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise errors.StoreReadOnly(f"the vault directory {self._root} cannot be made: {error.strerror}") from error
+
+    def put_if_absent(self, name: str, pieces: Sequence[Piece]) -> bool:
+        """See Store. Staged beside, synced, then linked to the name: link() fails where it exists, for all but one."""
+        final = self._path(name)
+        staged = self._root / _STAGING / secrets.token_hex(8)
+        try:
+            self._make_directory(staged.parent)
+            self._make_directory(final.parent)
+            try:
+                _write_synced(staged, pieces)
+                os.link(staged, final)
+            except FileExistsError:
+                return False
+            finally:
+                staged.unlink(missing_ok=True)
+            sync_directory(final.parent)
+        except OSError as error:
+            raise self._named(error, name) from error
+        return True
+
+    def get(self, name: str, limit: int) -> bytes:
+        """See Store."""
+        try:
+            with open(self._path(name), "rb", opener=_open_regular) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > limit:
+                    raise errors.ObjectDamaged(f"object {name} has {size} bytes, more than the {limit} it may have")
+                return file.read(limit + 1)
+        except FileNotFoundError as error:
+            raise self._absent(name) from error
+        except OSError as error:
+            raise self._named(error, name) from error
+
+    def size(self, name: str) -> int | None:
+        """See Store."""
+        try:
+            return os.lstat(self._path(name)).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            if not self._root.is_dir():
+                raise errors.StoreUnavailable(f"the vault at {self._root} is gone") from None
+            return None
+        except OSError as error:
+            raise self._named(error, name) from error
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See Store."""
+        if not self._root.is_dir():
+            raise errors.StoreUnavailable(f"the vault at {self._root} is gone")
+        start = self._root / prefix if prefix else self._root
+        for folder, _folders, files in os.walk(start):
+            relative = os.path.relpath(folder, self._root)
+            for file in files:
+                name = file if relative == "." else f"{relative}/{file}"
+                if not name.startswith(_STAGING + "/"):
+                    yield name
+
+    def _path(self, name: str) -> Path:
+        parts = name.split("/")
+        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+            raise errors.ManifestUnsafe(f"{name!r} is no object name")
+        return self._root.joinpath(*parts)
+
+    def _make_directory(self, path: Path) -> None:
+        """Make a directory below the root, durably; never the root itself: a vanished mount must not be replaced."""
+        if path.is_dir():
+            return
+        if path == self._root:
+            raise errors.StoreUnavailable(f"the vault at {self._root} is gone")
+        self._make_directory(path.parent)
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            return
+        sync_directory(path.parent)
+
+    def _absent(self, name: str) -> errors.KumodrError:
+        if not self._root.is_dir():
+            return errors.StoreUnavailable(f"the vault at {self._root} is gone")
+        return errors.ObjectMissing(f"object {name} is missing from the vault at {self._root}")
+
+    def _named(self, error: OSError, name: str) -> errors.KumodrError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return errors.StoreFull(f"the vault at {self._root} is full")
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return errors.StoreReadOnly(f"the vault at {self._root} refuses {name}: {error.strerror}")
+        return errors.StoreUnavailable(f"the vault at {self._root} fails with {name}: {error.strerror}")
+
+
+def _write_synced(path: Path, pieces: Sequence[Piece]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        for start in range(0, len(pieces), _PIECES_AT_ONCE):
+            group = pieces[start : start + _PIECES_AT_ONCE]
+            written = os.writev(descriptor, group)
+            if written != sum(map(len, group)):
+                rest = memoryview(b"".join(group))[written:]
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

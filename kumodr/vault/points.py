@@ -1,0 +1,74 @@
+"""The recovery points of a vault: read, and judged by signature and chain."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kumodr import errors
+from kumodr.vault import manifest
+from kumodr.vault.facts import Point
+from kumodr.vault.nodes import known_keys, why_not_trusted
+from kumodr.vault.open import Vault
+
+Pins = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The points that can be trusted, oldest first by node and number, and everything that is wrong, by point."""
+
+    points: tuple[Point, ...]
+    problems: tuple[errors.KumodrError, ...]
+
+
+def survey(vault: Vault, pins: Pins) -> Survey:
+    """Given a vault and the node keys that the identity file vouches for, read every manifest and judge it.
+
+    A manifest that is damaged, forged, or not what the next one says came before it, is left out and named; the
+    others stay usable: each is signed for itself.
+    """
+    known = known_keys(vault)
+    good: list[Point] = []
+    problems: list[errors.KumodrError] = []
+    for name in sorted(vault.store.list("points/")):
+        if not name.endswith(".json"):
+            continue
+        try:
+            point = manifest.parse(vault.store.get(name, manifest.LARGEST), name, vault.id)
+        except (errors.ManifestForged, errors.VaultFormatUnknown, errors.ObjectDamaged, errors.ObjectMissing) as error:
+            problems.append(error)
+            continue
+        refusal = why_not_trusted(point.node, point.signed_by, known, pins)
+        if refusal is not None:
+            problems.append(refusal)
+            continue
+        good.append(point)
+    good.sort(key=lambda point: (point.node, point.sequence))
+    return Survey(tuple(good), (*problems, *chain_problems(good)))
+
+
+def chain_problems(points: Sequence[Point]) -> list[errors.KumodrError]:
+    """Given points in order, return each break: a manifest that is missing, or another than its successor followed."""
+    found: list[errors.KumodrError] = []
+    for node in sorted({point.node for point in points}):
+        before: Point | None = None
+        for point in (each for each in points if each.node == node):
+            if before is None and point.previous is not None and point.sequence == 1:
+                found.append(errors.ChainBroken(f"{point.id} is the first point and names one before it"))
+            elif before is not None and point.sequence != before.sequence + 1:
+                found.append(errors.ChainBroken(f"points between {before.id} and {point.id} are missing"))
+            elif before is not None and point.previous != before.sha256:
+                found.append(errors.ChainBroken(f"{point.id} does not follow the {before.id} that is in the vault"))
+            before = point
+    return found
+
+
+def find(points: Sequence[Point], wanted: str | None) -> Point:
+    """Given points and an id (None or "latest": the newest), return that point. Raise PointMissing."""
+    if wanted is None or wanted == "latest":
+        if not points:
+            raise errors.PointMissing("the vault holds no recovery point", remedy="store one with `kumodr backup`")
+        return max(points, key=lambda point: (point.taken, point.sequence))
+    for point in points:
+        if point.id == wanted:
+            return point
+    raise errors.PointMissing(f"there is no recovery point {wanted}")

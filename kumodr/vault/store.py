@@ -1,0 +1,67 @@
+"""Where objects are kept: the protocol of a store, and which store an address means.
+
+A new kind of store is one new file that passes `tests/test_vault_store.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from kumodr import errors
+
+Piece = bytes | bytearray | memoryview
+
+
+class Store(Protocol):
+    """Objects by name, written once. Names are relative, with `/`. Every method may raise StoreUnavailable."""
+
+    @property
+    def address(self) -> str:
+        """The address as a person knows it, without secrets."""
+        ...
+
+    def put_if_absent(self, name: str, pieces: Sequence[Piece]) -> bool:
+        """Given a name and its bytes in pieces, store them whole and durably; return False where the name exists.
+
+        Of several writers of one name exactly one gets True. After True, and after False, the name holds a whole
+        object. Raise StoreReadOnly, StoreFull, StoreUnavailable; then the name may be absent, but never half there.
+        """
+        ...
+
+    def get(self, name: str, limit: int) -> bytes:
+        """Given a name, return its bytes. Raise ObjectMissing, or ObjectDamaged where there are more than `limit`."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Given a name, return its size in bytes, or None where it does not exist."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Given a prefix that ends with `/` or is empty, yield every name below it, in no order."""
+        ...
+
+
+def open_store(url: str, *, create: bool = False) -> Store:
+    """Given an address, return its store: a path or `file:///…` is a directory, everything else an object store.
+
+    Raise VaultMissing where a directory does not exist and is not to be created, UsageWrong for an unknown kind.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("", "file"):
+        from kumodr.vault.directory import DirectoryStore
+
+        path = Path(unquote(parts.path) if parts.scheme else url)
+        if parts.netloc or not path.is_absolute():
+            raise errors.UsageWrong(
+                f"the vault address {url} is no absolute path", remedy="write file:///path or /path"
+            )
+        store = DirectoryStore(path)
+        if create:
+            store.make()
+        elif not path.is_dir():
+            raise errors.VaultMissing(f"there is no vault at {path}")
+        return store
+    from kumodr.vault.objectstore import open_object_store
+
+    return open_object_store(url)
