@@ -1,6 +1,6 @@
 """The spool as a component: a consistent snapshot of both databases, read through before it counts."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class SpoolComponent:
         self._clock = clock
 
     @contextmanager
-    def capture(self) -> Iterator[Capture]:
+    def capture(self) -> Generator[Capture]:
         """Hold a snapshot by pinned descriptors: meta, then data (design §4), and check it while it is stored.
 
         The check is a scratch copy opened with paranoid checks and read through. It begins when the first file is
@@ -60,7 +60,7 @@ class SpoolComponent:
             yield Capture(files=files(), facts=facts, fingerprint=held.fingerprint)
 
     def vet(self, restored: Path) -> Verdict:
-        """Given `restored/spool`, open a scratch view of it with paranoid checks and say what kumod would do at start."""
+        """Given `restored/spool`, read a view of it with paranoid checks, and say what KumoMTA would do at start."""
         from kumodr.spool.snapshot import snapshot
 
         with snapshot(restored / "meta", restored / "data", self._plan.kind) as held:

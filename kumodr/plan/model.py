@@ -1,77 +1,92 @@
 """The plan's shape: plain frozen dataclasses, the single source of validation, JSON Schema and sample.
 
-pydantic validates them (`load.py`); they stay plain so that a plan already validated loads without it,
-which is most of the start-up time of a command that finds nothing to do.
-Durations are seconds. Paths in the file are relative to the file; here they are absolute.
+pydantic validates them (`validate.py`); they stay plain so that a plan already validated loads without it, which is
+most of the start-up time of a command that finds nothing to do. The text beside a type explains the key; SECONDS marks
+a duration (written `15m`, `2h`, `300`), PATH a path, relative to the plan's folder in the file and absolute here.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
+
+SECONDS = "<seconds>"
+PATH = "<path>"
+
+_STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class Objectives:
-    """Recovery objectives: the first three are RTO, the last three are RPO."""
+    """The recovery objectives that `kumodr status` and the demo measure against."""
 
-    critical_services: float = 900.0
-    full_system: float = 7200.0
-    data: float = 14400.0
-    queue: float = 300.0
-    configuration: float = 3600.0
-    analytics: float = 86400.0
+    __pydantic_config__: ClassVar = _STRICT
+    critical_services: Annotated[float, SECONDS, "time to accept mail again"] = 900.0
+    full_system: Annotated[float, SECONDS, "time until everything is as before"] = 7200.0
+    data: Annotated[float, SECONDS, "time to bring data back"] = 14400.0
+    queue: Annotated[float, SECONDS, "how old the newest copy of the spool may be"] = 300.0
+    configuration: Annotated[float, SECONDS, "how old the newest copy of the configuration may be"] = 3600.0
+    analytics: Annotated[float, SECONDS, "how old the newest copy of logs, Redis and Prometheus may be"] = 86400.0
 
 
 @dataclass(frozen=True)
 class VaultPlan:
-    """Where recovery points are kept: a directory, `file:///…`, or an object store's address."""
+    """Where recovery points are kept. Credentials of an object store come from the environment."""
 
-    url: str
+    __pydantic_config__: ClassVar = _STRICT
+    url: Annotated[str, PATH, "a directory, or an address like s3://bucket/prefix"]
 
 
 @dataclass(frozen=True)
 class SpoolPlan:
-    """The two halves of KumoMTA's spool. `kind` is found out from the files unless it is said."""
+    """KumoMTA's spool. It is only ever read."""
 
-    meta: str
-    data: str
-    kind: Literal["auto", "rocksdb", "localdisk"] = "auto"
+    __pydantic_config__: ClassVar = _STRICT
+    meta: Annotated[str, PATH, "the directory of the spool named meta"]
+    data: Annotated[str, PATH, "the directory of the spool named data"]
+    kind: Annotated[Literal["auto", "rocksdb", "localdisk"], "auto looks at the files"] = "auto"
 
 
 @dataclass(frozen=True)
 class LogsPlan:
-    """Every directory that KumoMTA writes delivery logs to, those of `per_record` too."""
+    """Delivery logs."""
 
-    directories: tuple[str, ...]
+    __pydantic_config__: ClassVar = _STRICT
+    directories: Annotated[tuple[str, ...], PATH, "every directory that logs are written to, those of per_record too"]
 
 
 @dataclass(frozen=True)
 class ConfigPlan:
-    """Files and folders of configuration, and the names of environment variables (`KUMO*` style patterns)."""
+    """Configuration: files, and the environment of this process."""
 
-    paths: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ("KUMO*",)
+    __pydantic_config__: ClassVar = _STRICT
+    paths: Annotated[tuple[str, ...], PATH, "files and folders: policy, keys, compose files, monitoring"] = ()
+    environment: Annotated[tuple[str, ...], "patterns of variable names whose values are stored, sealed"] = ("KUMO*",)
 
 
 @dataclass(frozen=True)
 class RedisPlan:
-    """A Redis server reached over the network, whose dump file is readable on this host."""
+    """A Redis server whose dump file this host can read."""
 
-    url: str
-    password_file: str | None = None
-    password_env: str | None = None
-    timeout: float = 60.0
+    __pydantic_config__: ClassVar = _STRICT
+    url: Annotated[str, "redis://HOST:PORT, without a password"]
+    password_file: Annotated[str | None, PATH, "a file that holds the password"] = None
+    password_env: Annotated[str | None, "a variable that holds the password"] = None
+    timeout: Annotated[float, SECONDS, "how long a background save may take"] = 60.0
 
 
 @dataclass(frozen=True)
 class PrometheusPlan:
-    """A Prometheus server: its data folder, and its address when its admin API may make snapshots."""
+    """A Prometheus server."""
 
-    data: str
-    url: str | None = None
+    __pydantic_config__: ClassVar = _STRICT
+    data: Annotated[str, PATH, "its storage.tsdb.path"]
+    url: Annotated[str | None, "its address; with its admin API on, the newest hours are stored too"] = None
 
 
 @dataclass(frozen=True)
 class Components:
+    """What is protected. A component that is left out is not."""
+
+    __pydantic_config__: ClassVar = _STRICT
     spool: SpoolPlan | None = None
     logs: LogsPlan | None = None
     config: ConfigPlan | None = None
@@ -81,17 +96,21 @@ class Components:
 
 @dataclass(frozen=True)
 class KumodPlan:
-    """How the mail server is reached: the base address of its HTTP listener."""
+    """How the mail server is reached."""
 
-    http: str | None = None
+    __pydantic_config__: ClassVar = _STRICT
+    http: Annotated[str | None, "its HTTP listener; `kumodr check` asks it whether it is alive"] = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    version: Literal[1]
-    site: str
+    """kumodr.yaml"""
+
+    __pydantic_config__: ClassVar = _STRICT
+    version: Annotated[Literal[1], "of this file's format"]
+    site: Annotated[str, "this site's name; recovery points are called SITE-NUMBER"]
     vault: VaultPlan
-    state: str
+    state: Annotated[str, PATH, "a directory for the node's key and what speeds backups up; private to kumodr"]
     components: Components
     kumod: KumodPlan = field(default_factory=KumodPlan)
     objectives: Objectives = field(default_factory=Objectives)

@@ -75,9 +75,7 @@ class Follower:
             match = _LOG.fullmatch(name)
             if match and (number := int(match[1])) >= self._cursor.log and number not in self._held:
                 try:
-                    self._held[number] = os.open(
-                        self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                    )
+                    self._held[number] = os.open(self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 except FileNotFoundError:
                     continue
 

@@ -1,0 +1,42 @@
+"""`kumodr check`: is protection set up and flowing?"""
+
+import argparse
+
+from kumodr import errors
+from kumodr.cli.terminal import Terminal
+from kumodr.clock import system_clock
+from kumodr.components.protocol import Finding
+from kumodr.components.registry import component, configured
+from kumodr.plan.load import load_plan
+from kumodr.recover.readiness import kumod_findings, vault_findings
+
+_MARKS = {"good": "ok", "warning": "WARNING", "bad": "BAD"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "example:\n  kumodr check\n  kumodr check --json"
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    plan = load_plan(arguments.plan)
+    found: list[tuple[str, Finding]] = [("vault", each) for each in vault_findings(plan)]
+    for name in configured(plan):
+        found += [(name, each) for each in component(name, plan, system_clock).health()]
+    found += [("kumod", each) for each in kumod_findings(plan)]
+    worst = {each.level for _, each in found}
+    lines: list[str] = []
+    for place, each in found:
+        lines.append(f"{_MARKS[each.level]:<8} {place:<11} {each.text}")
+        if each.remedy:
+            lines.append(f"{'':<20} → {each.remedy}")
+    lines.append("" if worst <= {"good"} else "not everything is as it should be; see above")
+    terminal.result(
+        {
+            "good": worst <= {"good"},
+            "findings": [
+                {"place": place, "level": each.level, "text": each.text, "remedy": each.remedy} for place, each in found
+            ],
+        },
+        [line for line in lines if line],
+    )
+    return errors.DONE if worst <= {"good"} else errors.IMPERFECT

@@ -1,0 +1,141 @@
+"""`kumodr vault`: make a vault, look into it, show its keys."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kumodr import errors
+from kumodr.cli.options import plan_if_any
+from kumodr.cli.terminal import Terminal, size_text
+from kumodr.clock import system_clock
+from kumodr.durable import write_file
+from kumodr.plan.model import Plan
+from kumodr.vault.inventory import inventory
+from kumodr.vault.keys import Identity, NodeKey, generate_identity, identity_text, is_beside
+from kumodr.vault.nodes import known_keys, register
+from kumodr.vault.open import create_vault, open_vault
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", choices=("init", "info", "keys"), help="make one; sizes and counts; who reads, who signs"
+    )
+    parser.add_argument(
+        "--url", "--vault", dest="vault", metavar="URL", help="the vault's address (default: the plan's)"
+    )
+    parser.add_argument(
+        "--recipient",
+        action="append",
+        default=[],
+        metavar="age1…",
+        help="init: seal to this public key (may be repeated)",
+    )
+    parser.add_argument("--identity-out", metavar="FILE", help="init: write the new identity here, not to the terminal")
+    parser.epilog = (
+        "example:\n  kumodr vault init --identity-out /media/usb/kumodr-identity.txt\n"
+        "  kumodr vault init --recipient age1…   the identity is made elsewhere, with age-keygen\n  kumodr vault info"
+    )
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    plan = plan_if_any(arguments)
+    url = arguments.vault or (plan.vault.url if plan else None)
+    if url is None:
+        raise errors.UsageWrong("no vault is named", remedy="give --url URL, or a plan that names one")
+    if arguments.what == "init":
+        return init(arguments, url, plan, terminal)
+    if arguments.recipient or arguments.identity_out:
+        raise errors.UsageWrong("--recipient and --identity-out belong to `kumodr vault init`")
+    return info(url, terminal) if arguments.what == "info" else keys(url, terminal)
+
+
+def init(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: Terminal) -> int:
+    """Make the vault, and an identity unless recipients are given; show the identity once."""
+    out = Path(arguments.identity_out).absolute() if arguments.identity_out else None
+    local = "://" not in url or url.startswith("file://")
+    if out is not None and local and is_beside(out, Path(url.removeprefix("file://"))):
+        raise errors.KeyBesideVault(f"the identity would lie at {out}, with the vault")
+    if out is not None and out.exists():
+        raise errors.UsageWrong(f"{out} exists", remedy="name a new file for the identity")
+    if out is not None and arguments.recipient:
+        raise errors.UsageWrong("with --recipient no identity is made", remedy="leave --identity-out away")
+    identity = None if arguments.recipient else generate_identity()
+    vault = create_vault(url, [identity.recipient] if identity else arguments.recipient, system_clock)
+    nodes: dict[str, str] = {}
+    if plan is not None:
+        key = NodeKey.load_or_create(Path(plan.state), plan.site)
+        register(vault, key)
+        nodes[key.node] = key.public
+    document: dict[str, object] = {
+        "vault": vault.store.address,
+        "id": vault.id,
+        "recipients": list(vault.recipients),
+        "nodes": nodes,
+    }
+    lines = [f"made a vault at {vault.store.address}"]
+    if identity is not None:
+        document, lines = shown(identity, vault.id, nodes, out, document, lines)
+    terminal.result(document, lines)
+    return errors.DONE
+
+
+def shown(
+    identity: Identity,
+    vault_id: str,
+    nodes: dict[str, str],
+    out: Path | None,
+    document: dict[str, object],
+    lines: list[str],
+) -> tuple[dict[str, object], list[str]]:
+    """Write the identity to its file, or put it on the screen, and say what to do with it."""
+    text = identity_text(identity, vault_id, nodes)
+    advice = "Keep it away from this host and from the vault, in two places: without it nothing can be restored."
+    if out is None:
+        return document | {"identity": text}, [*lines, advice, "This is the identity, shown once:", "", text.rstrip()]
+    try:
+        write_file(out, text.encode())
+    except OSError as error:
+        sys.stderr.write(text)
+        raise errors.UsageWrong(
+            f"the identity could not be written to {out}: {error.strerror}",
+            remedy="the vault is made; keep the identity that is printed above",
+        ) from error
+    return document | {"identity_file": str(out)}, [*lines, f"wrote its identity to {out}", advice]
+
+
+def info(url: str, terminal: Terminal) -> int:
+    """Print sizes and counts."""
+    found = inventory(open_vault(url))
+    document = {
+        "vault": found.address,
+        "id": found.id,
+        "points": found.points,
+        "oldest": found.oldest,
+        "newest": found.newest,
+        "objects": found.objects,
+        "stored_bytes": found.stored_bytes,
+        "components": dict(found.components),
+        "unreferenced_objects": found.unreferenced,
+        "problems": list(found.problems),
+    }
+    lines = [
+        f"vault {found.id} at {found.address}",
+        f"  points     {found.points}" + (f", {found.oldest} to {found.newest}" if found.points else ""),
+        f"  objects    {found.objects}, {size_text(found.stored_bytes)} stored",
+        *(f"    {name:<10} {size_text(size)} in the objects of all points" for name, size in found.components.items()),
+        f"  unused     {found.unreferenced} objects that no point names (left by runs that were interrupted)",
+        *(f"  PROBLEM    {problem}" for problem in found.problems),
+    ]
+    terminal.result(document, lines)
+    return errors.IMPERFECT if found.problems else errors.DONE
+
+
+def keys(url: str, terminal: Terminal) -> int:
+    """Print who can read and who signs."""
+    vault = open_vault(url)
+    nodes = {node: sorted(keys) for node, keys in sorted(known_keys(vault).items())}
+    lines = ["everything is sealed to:", *(f"  {each}" for each in vault.recipients), "points are signed by:"]
+    lines += [f"  {node} {key}" for node, each in nodes.items() for key in each] or ["  no node yet"]
+    lines.append("to vouch for a node, an identity file has the line `# kumodr node NAME KEY`")
+    terminal.result({"recipients": list(vault.recipients), "nodes": nodes}, lines)
+    return errors.DONE

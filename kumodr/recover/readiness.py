@@ -1,0 +1,49 @@
+"""What `kumodr check` asks beside the components: the vault, and the mail server's own word."""
+
+from pathlib import Path
+
+from kumodr import errors
+from kumodr.components.protocol import Finding
+from kumodr.plan.model import Plan
+from kumodr.vault.open import open_vault
+
+
+def vault_findings(plan: Plan) -> tuple[Finding, ...]:
+    """Given the plan, say whether the vault opens, has recipients, and lies outside what it protects."""
+    try:
+        vault = open_vault(plan.vault.url)
+    except errors.KumodrError as error:
+        return (Finding("bad", error.what, error.remedy),)
+    found = [Finding("good", f"the vault opens: {vault.store.address}")]
+    if len(vault.recipients) < 2:
+        text = "the vault is sealed to one identity: if that is lost, so is everything"
+        found.append(Finding("warning", text, "keep that identity in two places, or begin a vault with two recipients"))
+    if "://" not in plan.vault.url:
+        spool = plan.components.spool
+        if spool and _device(Path(spool.data)) == _device(Path(plan.vault.url)):
+            text = "the vault is on the same disk as the spool: they would be lost together"
+            found.append(Finding("warning", text, "use a vault on another machine or in an object store"))
+    return tuple(found)
+
+
+def kumod_findings(plan: Plan) -> tuple[Finding, ...]:
+    """Given the plan, ask the mail server whether it is alive."""
+    if plan.kumod.http is None:
+        return (Finding("warning", "the plan does not say how KumoMTA is reached", "set kumod.http in kumodr.yaml"),)
+    import httpx
+
+    try:
+        answer = httpx.get(f"{plan.kumod.http.rstrip('/')}/api/check-liveness/v1", timeout=5)
+    except httpx.HTTPError:
+        text = f"KumoMTA at {plan.kumod.http} does not answer"
+        return (Finding("bad", text, "start it, or correct kumod.http in kumodr.yaml"),)
+    if answer.status_code != 200:
+        return (Finding("bad", f"KumoMTA says: {answer.text[:100]}", "look into KumoMTA's own log"),)
+    return (Finding("good", "KumoMTA is alive"),)
+
+
+def _device(path: Path) -> int | None:
+    try:
+        return path.stat().st_dev
+    except OSError:
+        return None
