@@ -27,7 +27,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 def main() -> int:
     """Run the benchmark that the command line names and return the exit code."""
     arguments = parser().parse_args()
-    os.umask(0o077)
+    os.umask(0o027)
     try:
         return trials(arguments) if arguments.benchmark == "trials" else spool(arguments)
     except KeyboardInterrupt:

@@ -103,7 +103,7 @@ def opened(half: Path) -> "Rdict":
     """Given a path, return a new database there with the options that kumod sets."""
     from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict
 
-    half.mkdir(parents=True, mode=0o755)
+    half.mkdir(parents=True, mode=0o750)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_keep_log_file_num(10)

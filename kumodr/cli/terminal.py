@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +107,8 @@ def age_text(seconds: float) -> str:
 
 def write_trace() -> str:
     """Write the trace of the exception being handled to the log file and return that file's name."""
+    import traceback
+
     folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "kumodr"
     path = folder / "kumodr.log"
     try:

@@ -27,6 +27,9 @@ from kumodr.vault.tarstream import Entry
 
 _WORKERS = 2
 _WAITING = 4
+_IMPLIED = "implied"
+"""A directory that a path runs through; its own entry may come later in the stream, or never."""
+
 _SYNC_EACH = 2000
 """Up to this many files are synced one by one, beside each other; more are synced with the whole file system."""
 
@@ -102,17 +105,18 @@ def check_paths(entries: Iterable[Entry]) -> Checked:
     files = size = 0
     for entry in entries:
         problem = _path_problem(entry.path)
-        if problem is None and entry.path in seen:
-            problem = "stands there twice"
+        before = seen.get(entry.path)
+        if problem is None and (before if entry.kind != "directory" else before not in (None, _IMPLIED)):
+            problem = "stands there twice, or is a directory elsewhere"
         if problem is None:
             parent = entry.path.rpartition("/")[0]
             while parent:
-                if seen.get(parent, "directory") != "directory":
+                if seen.get(parent, _IMPLIED) not in (_IMPLIED, "directory"):
                     problem = f"lies below {parent!r}, which is no directory"
                     break
                 if parent in seen:
                     break
-                seen[parent] = "directory"
+                seen[parent] = _IMPLIED
                 parent = parent.rpartition("/")[0]
         if problem is not None:
             raise errors.ManifestUnsafe(f"the index holds the path {entry.path[:200]!r}, which {problem}")

@@ -1,7 +1,6 @@
 """A vault: a store with the marker that says so."""
 
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,8 @@ class Vault:
 
 def create_vault(url: str, recipients: Sequence[str], clock: Clock) -> Vault:
     """Given an address and recipients, make an empty vault there. Raise VaultExists, UsageWrong for a recipient."""
+    import uuid
+
     from kumodr.vault.age import public_of_recipient
 
     for recipient in recipients:
