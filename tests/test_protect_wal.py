@@ -1,5 +1,6 @@
 """The write-ahead log, decoded as it grows: against logs that RocksDB itself wrote, real and made here."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_every_put_and_delete_is_read_in_order_without_a_gap(log: tuple[bytes, l
     assert [batch.entries[0][1] for batch in batches[: len(values)]] == values
     assert batches[len(values)].entries == (((0).to_bytes(16, "big"), None),)
     assert batches[-1].entries == ((b"g" * 16, b"together"), (b"h" * 16, None))
-    assert all(after.sequence == before.next for before, after in zip(batches, batches[1:], strict=False))
+    assert all(after.sequence == before.next for before, after in pairwise(batches))
 
 
 @settings(max_examples=60, deadline=None)

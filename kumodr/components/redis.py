@@ -132,7 +132,8 @@ class RedisComponent:
             finally:
                 server.close()
         except (redis.RedisError, ValueError, OSError) as error:
-            reason = "the password is wrong or missing" if "auth" in str(error).lower() else _first_line(error)
+            refused = isinstance(error, redis.AuthenticationError) or "NOAUTH" in str(error)
+            reason = "the password is wrong or missing" if refused else _first_line(error)
             raise errors.ComponentUnavailable(f"redis at {self._plan.url} cannot be used: {reason}") from error
 
     def _password(self) -> str | None:

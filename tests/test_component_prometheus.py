@@ -1,0 +1,81 @@
+"""Prometheus: blocks and the newest hours, read back by promtool."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from captured import written_out
+from servers import prometheus_server
+
+from kumodr import errors
+from kumodr.clock import system_clock
+from kumodr.components.prometheus import PrometheusComponent
+from kumodr.components.registry import vetter
+from kumodr.plan.model import Components, Plan, PrometheusPlan, VaultPlan
+
+
+def component(data: Path, url: str | None) -> PrometheusComponent:
+    parts = Components(prometheus=PrometheusPlan(str(data), url))
+    return PrometheusComponent(Plan(1, "lab", VaultPlan("/v"), "/s", parts), system_clock)
+
+
+@pytest.fixture
+def blocks(tmp_path: Path) -> Path:
+    """A data folder with closed blocks, made by promtool."""
+    lines = ["# TYPE mails counter"]
+    lines += [f'mails_total{{queue="q{number % 5}"}} {number} {1790000000 + 60 * number}' for number in range(600)]
+    (tmp_path / "metrics.txt").write_text("\n".join([*lines, "# EOF"]) + "\n")
+    words = ["promtool", "tsdb", "create-blocks-from", "openmetrics", tmp_path / "metrics.txt", tmp_path / "data"]
+    subprocess.run(words, check=True, capture_output=True)
+    return tmp_path / "data"
+
+
+def test_closed_blocks_are_stored_and_read_back(blocks: Path, tmp_path: Path) -> None:
+    facts = written_out(component(blocks, None), tmp_path / "restored")
+    assert facts.clear["samples"] == 600
+    assert not facts.clear["newest_hours_stored"]
+    verdict = vetter("prometheus", system_clock)(tmp_path / "restored")
+    assert verdict.problem is None
+    assert verdict.facts["samples"] == 600
+    assert [each.level for each in component(blocks, None).health()] == ["good", "warning"]
+
+
+def test_a_snapshot_holds_the_newest_hours_and_is_cleared_away(tmp_path: Path) -> None:
+    with prometheus_server(tmp_path / "prometheus", "--web.enable-admin-api") as address:
+        data = tmp_path / "prometheus" / "data"
+        foreign = data / "snapshots" / "20260101T000000Z-0123456789abcdef"
+        foreign.mkdir(parents=True)
+        facts = written_out(component(data, address), tmp_path / "restored")
+        assert facts.clear["newest_hours_stored"]
+        assert facts.clear["samples"] > 0
+        assert list((data / "snapshots").iterdir()) == [foreign]
+        assert all(each.level == "good" for each in component(data, address).health())
+    assert vetter("prometheus", system_clock)(tmp_path / "restored").problem is None
+
+
+def test_without_the_admin_api_closed_blocks_are_stored_and_the_lack_is_told(tmp_path: Path) -> None:
+    with prometheus_server(tmp_path / "prometheus") as address:
+        data = tmp_path / "prometheus" / "data"
+        assert not written_out(component(data, address), tmp_path / "restored").clear["newest_hours_stored"]
+        findings = component(data, address).health()
+    assert any("admin API is off" in each.text and "--web.enable-admin-api" in each.remedy for each in findings)
+
+
+def test_a_server_or_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(errors.ComponentUnavailable, match="does not answer"):
+        written_out(component(tmp_path, "http://127.0.0.1:1"), tmp_path / "x")
+    with pytest.raises(errors.ComponentUnavailable, match="cannot be read"):
+        written_out(component(tmp_path / "none", None), tmp_path / "x")
+    assert any(each.level == "bad" for each in component(tmp_path / "none", "http://127.0.0.1:1").health())
+
+
+def test_a_damaged_block_is_refused(blocks: Path, tmp_path: Path) -> None:
+    written_out(component(blocks, None), tmp_path / "restored")
+    block = next(each for each in (tmp_path / "restored").iterdir())
+    (block / "index").write_bytes(b"no index")
+    meta = json.loads((block / "meta.json").read_text())
+    assert meta["stats"]["numSamples"] > 0
+    problem = vetter("prometheus", system_clock)(tmp_path / "restored").problem
+    assert problem is not None
+    assert "promtool does not read" in problem
