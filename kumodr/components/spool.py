@@ -1,5 +1,6 @@
 """The spool as a component: a consistent snapshot of both databases, read through before it counts."""
 
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,22 +61,18 @@ class SpoolComponent:
             yield Capture(files=files(), facts=facts, fingerprint=held.fingerprint)
 
     def vet(self, restored: Path) -> Verdict:
-        """Given `restored/spool`, read a view of it with paranoid checks, and say what KumoMTA would do at start."""
-        from kumodr.spool.snapshot import snapshot
+        """Given `restored/spool`, read all of it with paranoid checks, and say what KumoMTA would do at start."""
+        from kumodr.spool import vet
 
-        with snapshot(restored / "meta", restored / "data", self._plan.kind) as held:
-            census = held.start_validation().wait()
-        facts = {"messages": census.meta_count, "bodies": census.data_count, "body_bytes": census.body_bytes}
-        return Verdict(problem=census.problem, facts=facts, warnings=self._warnings(restored))
-
-    def _warnings(self, restored: Path) -> tuple[str, ...]:
-        from kumodr.spool.vet import vet
-
-        findings = vet(restored / "meta", restored / "data", self._plan.kind, self._clock())
-        counts: dict[str, int] = {}
-        for finding in findings:
-            counts[finding.reason] = counts.get(finding.reason, 0) + 1
-        return tuple(f"{count} × {reason}" for reason, count in sorted(counts.items()))
+        vetted = vet.vet_and_count(restored / "meta", restored / "data", self._plan.kind, self._clock())
+        fatal = (vet.DAMAGED, vet.LOG_DAMAGED, vet.NO_CURRENT)
+        problems = [f"{each.reason}: {each.detail}" for each in vetted.findings if each.reason in fatal]
+        counts = Counter(each.reason for each in vetted.findings if each.reason not in fatal)
+        return Verdict(
+            problem="; ".join(problems) or None,
+            facts={"messages": vetted.meta_count, "bodies": vetted.data_count},
+            warnings=tuple(f"{count} × {reason}" for reason, count in sorted(counts.items())),
+        )
 
     def health(self) -> tuple[Finding, ...]:
         """Say whether the spool can be read without writing, and which kind it is."""

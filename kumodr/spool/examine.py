@@ -163,13 +163,14 @@ def _walked(reader: Reader, path: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def _vet(request: Mapping[str, Any], scratch: Path, say: Callable[[Mapping[str, Any]], None]) -> None:
-    from kumodr.spool.startup import what_would_happen
+    from kumodr.spool.startup import Counts, what_would_happen
 
     now = datetime.fromisoformat(request["now"])
     age = timedelta(seconds=request["max_age"])
-    for finding in what_would_happen(request["halves"], scratch, now, age):
+    counts = Counts()
+    for finding in what_would_happen(request["halves"], scratch, now, age, counts):
         say({"finding": asdict(finding)})
-    say({"end": {}})
+    say({"end": asdict(counts)})
 
 
 if __name__ == "__main__":

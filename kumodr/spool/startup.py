@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,28 @@ Entry = tuple[bytes, bytes | None]
 """A key and its value; None where the file is there but closed to the spool's owner."""
 
 
-def what_would_happen(halves: Mapping[str, Any], scratch: Path, now: datetime, max_age: timedelta) -> Iterator[Finding]:
-    """Given how both halves are described (`examine.py`), yield the findings. Damage is one, and ends the reading."""
+@dataclass
+class Counts:
+    """How many messages each half holds; whole only when everything was read."""
+
+    meta: int = 0
+    data: int = 0
+
+
+def what_would_happen(
+    halves: Mapping[str, Any], scratch: Path, now: datetime, max_age: timedelta, counts: Counts
+) -> Iterator[Finding]:
+    """Given how both halves are described (`examine.py`), yield the findings, and count into `counts`.
+
+    Damage is a finding, and ends the reading.
+    """
     notes: list[Finding] = []
     try:
         meta = _opened("meta", halves["meta"], scratch, notes, values=True)
         data = _opened("data", halves["data"], scratch, notes, values=False)
         yield from notes
         notes.clear()
-        yield from _of_messages(meta, data, now, max_age)
+        yield from _of_messages(meta, data, now, max_age, counts)
     except errors.SpoolDamaged as error:
         yield finding(vet.DAMAGED, error.what)
     yield from notes
@@ -81,13 +95,18 @@ def _open_to(owner: os.stat_result, status: os.stat_result, bits: int) -> bool:
     return status.st_mode & bits == bits
 
 
-def _of_messages(meta: Iterator[Entry], data: Iterator[Entry], now: datetime, max_age: timedelta) -> Iterator[Finding]:
+def _of_messages(
+    meta: Iterator[Entry], data: Iterator[Entry], now: datetime, max_age: timedelta, counts: Counts
+) -> Iterator[Finding]:
     left, right = next(meta, None), next(data, None)
     while True:
         if right is not None and (left is None or right[0] < left[0]):
+            counts.data += 1
             yield finding(vet.NO_META, "", right[0])
             right = next(data, None)
         elif left is not None:
+            counts.meta += 1
+            counts.data += right is not None and right[0] == left[0]
             body = right if right is not None and right[0] == left[0] else None
             reason = _of_metadata(left[0], left[1], now, max_age) or _of_body(left[0], body) or _of_queue(left)
             if reason is not None:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,8 +26,8 @@ from kumodr.vault.open import Vault
 from kumodr.vault.seal import LARGEST_SEALED, checksum_of, unseal
 from kumodr.vault.tarstream import Entry
 
-_WORKERS = 2
-_WAITING = 4
+_WORKERS = 4
+_WAITING = 6
 _IMPLIED = "implied"
 """A directory that a path runs through; its own entry may come later in the stream, or never."""
 
@@ -163,38 +164,27 @@ class _Writer:
         """Write every file; objects are opened and written beside each other, a few at a time."""
         done = 0
         waiting: deque[tuple[Future[None], int]] = deque()
-        spanning: int | None = None
-        entry: Entry | None = None
+        large: _Large | None = None
         with ThreadPoolExecutor(_WORKERS, thread_name_prefix="kumodr-fetch") as pool:
             try:
                 plans = read_plan(self._vault, self._section, self._identities.secrets)
                 for stored, plan in zip(self._section.objects, plans, strict=False):
-                    if plan.rest_of is None and spanning is not None:
-                        _drain(waiting)
-                        _close(spanning, sync_each, entry)
-                        spanning = None
                     self._note(plan)
-                    large = _spans(plan)
-                    if large is not None:
-                        entry = large.entry
-                        spanning = self._create(entry)
-                    waiting.append(
-                        (pool.submit(self._write_object, stored, plan, spanning, sync_each), plan.plain_size)
-                    )
+                    begun = _spans(plan)
+                    if begun is not None:
+                        large = _Large(self._create(begun.entry), begun.entry, sync_each)
+                    elif plan.rest_of is None:
+                        large = None
+                    waiting.append((pool.submit(self._write_object, stored, plan, large, sync_each), plan.plain_size))
                     while len(waiting) >= _WAITING:
                         future, size = waiting.popleft()
                         future.result()
                         done += size
                         self._progress(f"restoring {self._section.component}", done, self._section.size)
-                _drain(waiting)
-            except BaseException:
                 for future, _ in waiting:
-                    future.cancel()
-                raise
+                    future.result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-                if spanning is not None:
-                    _close(spanning, sync_each, entry)
         if not sync_each:
             os.sync()
 
@@ -243,23 +233,47 @@ class _Writer:
         _give(descriptor, entry)
         return descriptor
 
-    def _write_object(self, stored: StoredObject, plan: ObjectPlan, large: int | None, sync_each: bool) -> None:
+    def _write_object(self, stored: StoredObject, plan: ObjectPlan, large: "_Large | None", sync_each: bool) -> None:
         plain = memoryview(open_object(self._vault, stored, plan, self._identities))
         if plan.rest_of is not None and large is not None:
-            _write(large, plain[: max(0, plan.rest_of.entry.size - plan.rest_at)], plan.rest_at)
+            large.write(plain[: max(0, plan.rest_of.entry.size - plan.rest_at)], plan.rest_at)
             return
         for placed in plan.files:
             if placed.entry.kind != "file":
                 continue
             content = plain[placed.offset : placed.offset + placed.entry.size]
             if large is not None:
-                _write(large, content, 0)
+                large.write(content, 0)
                 return
             descriptor = self._create(placed.entry)
             try:
                 _write(descriptor, content, 0)
             finally:
                 _close(descriptor, sync_each, placed.entry)
+
+
+class _Large:
+    """A file that several objects fill, beside each other; who writes the last of it closes it."""
+
+    def __init__(self, descriptor: int, entry: Entry, sync: bool) -> None:
+        self._descriptor = descriptor
+        self._entry = entry
+        self._sync = sync
+        self._left = entry.size
+        self._lock = threading.Lock()
+
+    def write(self, data: memoryview, at: int) -> None:
+        _write(self._descriptor, data, at)
+        with self._lock:
+            self._left -= len(data)
+            whole = self._left == 0
+        if whole and len(data):
+            _close(self._descriptor, self._sync, self._entry)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 def _spans(plan: ObjectPlan) -> Placed | None:
@@ -276,19 +290,13 @@ def _write(descriptor: int, data: memoryview, at: int) -> None:
         data, at = data[written:], at + written
 
 
-def _close(descriptor: int, sync: bool, entry: Entry | None = None) -> None:
+def _close(descriptor: int, sync: bool, entry: Entry) -> None:
     try:
-        if entry is not None:
-            os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+        os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
         if sync:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _drain(waiting: "deque[tuple[Future[None], int]]") -> None:
-    while waiting:
-        waiting.popleft()[0].result()
 
 
 def _give(place: Path | int, entry: Entry) -> None:

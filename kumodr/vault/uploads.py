@@ -12,7 +12,7 @@ from kumodr.vault.open import Vault
 from kumodr.vault.seal import LARGEST_SEALED, checksum_of, seal
 from kumodr.vault.state import Piece, State, remember_object
 
-_WORKERS = 2
+_WORKERS = 4
 _WAITING = 4
 """Pieces read but not yet stored: what bounds memory, beside the copies that each worker makes of its piece."""
 
