@@ -68,7 +68,9 @@ class RocksHalf:
         self._database.compact_range(None, None)
 
     def close(self) -> None:
-        self._database.close()
+        """Stop as kumod does: background work ends, the memtable is not flushed (the binding's own close would)."""
+        self._database.cancel_all_background(True)
+        del self._database
         self._forget_binding()
 
     def _forget_binding(self) -> None:
