@@ -112,11 +112,12 @@ def fill_disk(site: Site, _chance: random.Random) -> str:
     return f"filled the disk with {written} bytes in {path}"
 
 
+_SPOOL_FAULTS = (corrupt_sst, drop_sst, truncate_sst, drop_wal, truncate_wal, flip_bit, drop_current, unparsable_meta)
+
 FAULTS: dict[str, Callable[[Site, random.Random], str]] = {
-    each.__name__.replace("_", "-"): each
-    for each in (kill, wipe, corrupt_sst, drop_sst, truncate_sst, drop_wal, truncate_wal)
+    each.__name__.replace("_", "-"): each for each in (kill, wipe, *_SPOOL_FAULTS, fill_disk)
 }
-FAULTS |= {each.__name__.replace("_", "-"): each for each in (flip_bit, drop_current, unparsable_meta, fill_disk)}
+"""The faults by the name that the command line gives them."""
 
 
 def break_site(site: Site, fault: str, seed: int) -> str:
