@@ -1,0 +1,159 @@
+"""What every store must do, and what a directory on a bad disk says."""
+
+import os
+import subprocess
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kumodr import errors
+from kumodr.vault.directory import DirectoryStore
+from kumodr.vault.store import Store, open_store
+
+
+@pytest.fixture(params=["directory", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "directory":
+        return open_store(str(tmp_path / "vault"), create=True)
+    return open_store(f"memory://{uuid.uuid4()}", create=True)
+
+
+def test_an_object_is_put_once_and_comes_back(store: Store) -> None:
+    assert store.put_if_absent("a/b/c", [b"one ", memoryview(b"two"), bytearray(b"!")])
+    assert not store.put_if_absent("a/b/c", [b"other"])
+    assert store.get("a/b/c", 100) == b"one two!"
+    assert store.size("a/b/c") == 8
+    assert store.put_if_absent("empty", [])
+    assert store.get("empty", 0) == b""
+
+
+def test_many_pieces_arrive_in_order(store: Store) -> None:
+    pieces = [str(number).encode() for number in range(3000)]
+    store.put_if_absent("many", pieces)
+    assert store.get("many", 1 << 20) == b"".join(pieces)
+
+
+def test_what_is_missing_or_too_large_is_said(store: Store) -> None:
+    assert store.size("none") is None
+    with pytest.raises(errors.ObjectMissing, match="none"):
+        store.get("none", 10)
+    store.put_if_absent("large", [b"x" * 11])
+    with pytest.raises(errors.ObjectDamaged, match="more than the 10"):
+        store.get("large", 10)
+
+
+def test_names_are_listed_below_a_prefix(store: Store) -> None:
+    for name in ("points/a/1", "points/a/2", "points/b/1", "marker"):
+        store.put_if_absent(name, [b"x"])
+    assert sorted(store.list("points/a/")) == ["points/a/1", "points/a/2"]
+    assert sorted(store.list("")) == ["marker", "points/a/1", "points/a/2", "points/b/1"]
+    assert list(store.list("none/")) == []
+
+
+def test_of_many_writers_one_wins_and_its_bytes_are_there(store: Store) -> None:
+    won: list[int] = []
+    gate = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        gate.wait()
+        if store.put_if_absent("same", [bytes([number]) * 100_000]):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.get("same", 1 << 20) == bytes([won[0]]) * 100_000
+
+
+def test_a_directory_keeps_its_objects_private_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/vault", create=True)
+    store.put_if_absent("a/b", [b"x"])
+    store.put_if_absent("a/b", [b"y"])
+    assert (tmp_path / "vault" / "a" / "b").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "vault" / "a").stat().st_mode & 0o777 == 0o700
+    assert list((tmp_path / "vault" / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a//b", "", "a/\0b"])
+def test_a_directory_is_never_left(tmp_path: Path, name: str) -> None:
+    store = DirectoryStore(tmp_path / "vault")
+    store.make()
+    with pytest.raises(errors.ManifestUnsafe):
+        store.put_if_absent(name, [b"x"])
+    with pytest.raises(errors.ManifestUnsafe):
+        store.get(name, 10)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_link_in_the_vault_is_not_followed(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "vault")
+    store.make()
+    (tmp_path / "secret").write_bytes(b"secret")
+    os.symlink(tmp_path / "secret", tmp_path / "vault" / "object")
+    with pytest.raises(errors.StoreUnavailable):
+        store.get("object", 100)
+
+
+def test_a_directory_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "vault")
+    store.make()
+    (tmp_path / "vault").rename(tmp_path / "elsewhere")
+    for call in (
+        lambda: store.put_if_absent("a", [b"x"]),
+        lambda: store.get("a", 1),
+        lambda: store.size("a"),
+        lambda: list(store.list("")),
+    ):
+        with pytest.raises(errors.StoreUnavailable, match="is gone"):
+            call()
+    assert not (tmp_path / "vault").exists()
+    with pytest.raises(errors.VaultMissing):
+        open_store(str(tmp_path / "vault"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(small_disk: Path) -> None:
+    store = DirectoryStore(small_disk)
+    assert store.put_if_absent("fits", [b"x" * 100_000])
+    with pytest.raises(errors.StoreFull):
+        store.put_if_absent("large", [b"x" * 100_000] * 20)
+    assert store.size("large") is None
+    assert list((small_disk / "tmp").iterdir()) == []
+    assert store.put_if_absent("fits too", [b"x" * 100_000])
+
+
+def test_a_read_only_disk_is_said(small_disk: Path) -> None:
+    store = DirectoryStore(small_disk)
+    store.put_if_absent("a", [b"x"])
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(errors.StoreReadOnly):
+        store.put_if_absent("b", [b"x"])
+    assert store.get("a", 10) == b"x"
+
+
+@pytest.mark.parametrize("url", ["relative/path", "file://host/path", "what://is/this"])
+def test_an_address_that_means_nothing_is_refused(url: str) -> None:
+    with pytest.raises(errors.UsageWrong):
+        open_store(url)
+
+
+def test_an_address_with_a_secret_is_refused_without_repeating_it() -> None:
+    with pytest.raises(errors.UsageWrong) as caught:
+        open_store("s3://key:hush@bucket/x")
+    assert "hush" not in str(caught.value)
