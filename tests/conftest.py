@@ -1,9 +1,12 @@
 """What several test files need: captured data of a real KumoMTA."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from kumodr.lab.options import Options
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,3 +35,9 @@ def unpacked(fixtures_directory: Path, tmp_path: Path):
         return target
 
     return unpack
+
+
+@pytest.fixture
+def lab_options() -> Options:
+    """How lab sites of tests are: with a real kumod where KUMODR_TEST_KUMOD names one, and only the mail server."""
+    return Options(kumod=os.environ.get("KUMODR_TEST_KUMOD") or None, redis=False, prometheus=False)

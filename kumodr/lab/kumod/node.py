@@ -233,9 +233,12 @@ class Node:
         if not self.expire(message, due):
             self.insert(message, max(due, message.scheduled_from()))
 
-    def expire(self, message: Message, due: int) -> bool:
-        """Given when a message would next be tried, expire it where that is too late; say whether it was."""
-        age = due - message.created
+    def expire(self, message: Message, due: int, at: int | None = None) -> bool:
+        """Given when a message would next be tried, expire it where that is too late; say whether it was.
+
+        At start its age counts as of then (`at`), so that a message scheduled for a later time stays.
+        """
+        age = (due if at is None else at) - message.created
         limit = self.config.max_age * SECOND
         expires = message.expires()
         if age < limit and (not expires or due < expires):

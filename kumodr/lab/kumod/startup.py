@@ -68,7 +68,7 @@ def load_one(node: Node, key: bytes, raw: bytes | None, start_ns: int) -> None:
         return
     now = node.now_ns()
     due = max(now, message.scheduled_from())
-    if not node.expire(message, due):
+    if not node.expire(message, due, now):
         node.insert(message, due)
 
 
