@@ -45,7 +45,9 @@ def checked(openapi: dict[str, Any], method: str, path: str, answer: httpx.Respo
     schema = next(iter(content.values()), {}).get("schema")
     document = answer.json()
     if schema:
-        jsonschema.validate(document, {**schema, "components": openapi["components"]})
+        # The file gives the element where captured answers are lists of it.
+        for each in document if isinstance(document, list) else [document]:
+            jsonschema.validate(each, {**schema, "components": openapi["components"]})
     return document
 
 

@@ -43,6 +43,8 @@ class Reception:
             "received_via": here,
             "reception_protocol": "ESMTP",
         }
+        if not hasattr(session, "kumo_session"):
+            session.kumo_session = self._node.new_uuid()  # pyright: ignore[reportAttributeAccessIssue] # aiosmtpd's way
         received = Peer(session.host_name or "", str(peer[0]), session=getattr(session, "kumo_session", None))
         ids: list[str] = []
         for recipient in envelope.rcpt_tos:

@@ -9,7 +9,7 @@ from kumodr.lab.kumod.config import host_and_port
 from kumodr.lab.kumod.records import Peer, Response
 
 _TIMEOUT = 10.0
-_REPLY = re.compile(rb"(\d{3})([ -])(?:(\d)\.(\d+)\.(\d+) )?(.*)\r?\n")
+_REPLY = re.compile(rb"(\d{3})([ -])(?:(\d)\.(\d+)\.(\d+) )?([^\r\n]*)\r?\n")
 
 
 @dataclass(frozen=True)
