@@ -198,6 +198,11 @@ def adopt(directory: Path, restored: Path, **changes: Any) -> Site:
 
 def write_plan(site: Site, vault: str) -> None:
     """Given a site, write the kumodr.yaml that protects all of it."""
+    write_file(site.directory / "kumodr.yaml", render(plan_values(site, vault)).encode(), mode=0o644)
+
+
+def plan_values(site: Site, vault: str) -> dict[str, Any]:
+    """Given a site and a vault's address, return the values of the plan that protects all of it."""
     root = site.root
     components: dict[str, Any] = {
         "spool": {"meta": str(root / "spool" / "meta"), "data": str(root / "spool" / "data")},
@@ -209,7 +214,7 @@ def write_plan(site: Site, vault: str) -> None:
     if site.options.prometheus:
         address = f"http://127.0.0.1:{site.addresses.prometheus}"
         components["prometheus"] = {"data": str(root / "prometheus" / "data"), "url": address}
-    values = {
+    return {
         "version": 1,
         "site": "lab",
         "vault": {"url": vault},
@@ -217,7 +222,6 @@ def write_plan(site: Site, vault: str) -> None:
         "components": components,
         "kumod": {"http": site.http},
     }
-    write_file(site.directory / "kumodr.yaml", render(values).encode(), mode=0o644)
 
 
 def _laid_out(directory: Path, options: Options) -> Site:
