@@ -1,6 +1,6 @@
 """`python -m kumodr`."""
 
-from kumodr.cli.main import main
+from kumodr.cli.main import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry()

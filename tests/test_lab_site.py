@@ -35,6 +35,14 @@ def kumodr(*words: str, cwd: Path, expect: int = 0) -> dict:
     return json.loads(done.stdout)
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there that is not only waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def site(lab_options: Options, tmp_path: Path) -> Iterator[Site]:
     made = create(tmp_path / "lab", lab_options)
@@ -75,7 +83,7 @@ def test_the_whole_lab_by_the_command_line(tmp_path: Path) -> None:
     finally:
         kumodr("lab", "down", str(directory), "--remove", cwd=tmp_path)
     assert not directory.exists()
-    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    assert [pid for pid in pids if lives(pid)] == []
     assert kumodr("lab", "status", str(directory), cwd=tmp_path, expect=4)["error"] == "LabMissing"
 
 

@@ -6,6 +6,7 @@ A verb is a module with `add_arguments(parser)` and `run(arguments, terminal) ->
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -73,6 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words, terminal)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def entry() -> None:
+    """What the program `kumodr` runs: `main`, and its exit code.
+
+    An interrupted command leaves by os._exit, when everything is cleaned up and said: an interrupt that met the
+    interpreter while it imported a dataclass would else end as death by SIGINT, whatever exit code is given.
+    """
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == errors.INTERRUPTED:
+        os._exit(code)
+    sys.exit(code)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -48,8 +48,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     else:
         result = verify_restore(vault, point, identities, arguments.scratch, terminal)
     key = NodeKey.load_or_create(Path(plan.state), plan.site) if plan else None
-    record_verification(vault, point, level, result, system_clock, key)
-    return report(point, level, result, [str(problem) for problem in found.problems], terminal)
+    elsewhere = [str(problem) for problem in found.problems]
+    try:
+        record_verification(vault, point, level, result, system_clock, key)
+    except (errors.StoreReadOnly, errors.StoreFull) as error:
+        elsewhere.append(f"the result could not be recorded: {error}")
+    return report(point, level, result, elsewhere, terminal)
 
 
 def verify_restore(

@@ -17,7 +17,7 @@ from kumodr.durable import write_file
 from kumodr.recover.choose import Chosen
 from kumodr.recover.target import MARKER
 from kumodr.source import Progress
-from kumodr.vault.fetch import Fetched, fetch
+from kumodr.vault.fetch import Fetched, fetch, written_to
 from kumodr.vault.keys import Identities
 from kumodr.vault.open import Vault
 
@@ -55,7 +55,8 @@ def restore(
     unmarked. Errors of the vault and of the disk pass through; nothing that looks complete is left.
     """
     made = not target.exists()
-    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with written_to(target):
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
     restored: list[Restored] = []
     try:
         for choice in chosen:
@@ -70,7 +71,8 @@ def restore(
     bad = [f"{each.chosen.section.component}: {each.verdict.problem}" for each in restored if each.verdict.problem]
     if bad:
         raise errors.ComponentDamaged(f"restored to {target}, but not good: {'; '.join(bad)}")
-    mark(target, restored, clock)
+    with written_to(target):
+        mark(target, restored, clock)
     return tuple(restored)
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -69,25 +69,32 @@ def fetch(vault: Vault, section: Section, identities: Identities, target: Path, 
     )
     partial = target.with_name(f".{target.name}.partial")
     try:
+        with written_to(target):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(mode=0o700, parents=True)
+            writer = _Writer(vault, section, identities, partial, progress)
+            writer.write_contents(sync_each=checked.files <= _SYNC_EACH)
+            outside = writer.make_links()
+            writer.finish_directories(sync_each=checked.files <= _SYNC_EACH)
+            partial.rename(target)
+            sync_directory(target.parent)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(mode=0o700, parents=True)
-        writer = _Writer(vault, section, identities, partial, progress)
-        writer.write_contents(sync_each=checked.files <= _SYNC_EACH)
-        outside = writer.make_links()
-        writer.finish_directories(sync_each=checked.files <= _SYNC_EACH)
-        partial.rename(target)
-        sync_directory(target.parent)
+        raise
+    return Fetched(checked.files, checked.size, outside)
+
+
+@contextlib.contextmanager
+def written_to(target: Path) -> Generator[None]:
+    """Given where something is restored to, turn what the file system says into DiskFull or UsageWrong."""
+    try:
+        yield
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.DiskFull(f"the disk of {target.parent} is full") from error
         raise errors.UsageWrong(
             f"{target} cannot be written: {error.strerror}", remedy="choose a directory where this user may write"
         ) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return Fetched(checked.files, checked.size, outside)
 
 
 @dataclass(frozen=True)
