@@ -1,15 +1,20 @@
 """One test for each thing that KumoMTA would not simply load and send when it starts."""
 
+import json
 import os
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from spool_samples import NOW, key, meta, restored, write_half, write_spool
 
+from kumodr.spool import startup
 from kumodr.spool import vet as reasons
 from kumodr.spool.localdisk import path_of
+from kumodr.spool.reader import open_spool
 from kumodr.spool.vet import Finding, vet
 
 KINDS = ["rocksdb", "localdisk"]
@@ -191,3 +196,49 @@ def test_every_message_is_named_once_by_what_comes_first(tmp_path: Path) -> None
     write_half(tmp_path / "spool" / "meta", "rocksdb", {old: b"{", GOOD: meta()})
     write_half(tmp_path / "spool" / "data", "rocksdb", {GOOD: b""})
     assert found(tmp_path / "spool") == [(reasons.UNPARSABLE, old.hex())]
+
+
+DOCUMENTS = st.fixed_dictionaries(
+    {
+        "sender": st.sampled_from(["", "a@x.test", 'quo"te@x', "ü@x.test", "back\\slash"]),
+        "recipient": st.sampled_from(["b@y.test", "", [], ["a@x", "b@y"], 7, "no-domain"]),
+        "meta": st.dictionaries(
+            st.sampled_from(["queue", "tenant", "campaign", "routing_domain", "other"]),
+            st.sampled_from(["", "x", "http://h/.xfer.kumomta.internal", 3, None, {"a": 1}, "tab\t"]),
+            max_size=4,
+        ),
+        "schedule": st.sampled_from([None, {"expires": "2020-01-01T00:00:00Z"}, {"other": 1}]),
+    }
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    document=DOCUMENTS,
+    separators=st.sampled_from([(",", ":"), (", ", ": ")]),
+    twice=st.booleans(),
+    key=st.binary(min_size=14, max_size=18),
+    version=st.sampled_from([1, 1, 1, 4, 6, 7]),
+    age=st.sampled_from([-5, -1e-6, 0, 1e-6, 60, 7 * 86400 - 1, 7 * 86400, 8 * 86400]),
+)
+def test_the_quick_judge_never_passes_what_the_slow_one_finds(
+    document: dict, separators: tuple[str, str], twice: bool, key: bytes, version: int, age: float
+) -> None:
+    now, week = datetime(2026, 11, 24, tzinfo=UTC), timedelta(days=7)
+    raw = json.dumps(document, separators=separators, ensure_ascii=False).encode()
+    raw = raw.replace(b'{"sender"', b'{"sender":"x","sender"', 1) if twice else raw
+    if len(key) == 16:
+        ticks = startup.TICKS_BEFORE_1970 + round((now.timestamp() - age) * 1e6) * 10
+        head = (ticks & 0xFFFFFFFF).to_bytes(4, "big") + (ticks >> 32 & 0xFFFF).to_bytes(2, "big")
+        key = head + (ticks >> 48 & 0xFFF | version << 12).to_bytes(2, "big") + key[8:]
+    slow = startup._of_metadata(key, raw, now, week) or startup._of_queue((key, raw))
+    if startup._plain_judge(now, week)(key, raw):
+        assert slow is None
+
+
+def test_the_quick_judge_passes_what_kumomta_writes(unpacked) -> None:
+    folder = unpacked("rocksdb-killed") / "spool"
+    plain = startup._plain_judge(datetime(2026, 11, 24, tzinfo=UTC), timedelta(days=7))
+    with open_spool(folder / "meta", folder / "data") as spool:
+        judged = [plain(bytes.fromhex(key), raw) for key, raw in spool.entries()]
+    assert judged.count(True) >= len(judged) - 6

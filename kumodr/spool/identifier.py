@@ -9,7 +9,7 @@ FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
 """Stands for times that KumoMTA reads as later than the year 9999, which is what it makes of times before 1970."""
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TICKS_BEFORE_1970 = 0x01B21DD213814000
+TICKS_BEFORE_1970 = 0x01B21DD213814000
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -45,7 +45,7 @@ def created(key: bytes) -> datetime | None:
         ticks = (number >> 80) << 12 | (number >> 64 & 0x0FFF)
     else:
         return None
-    since = ticks - _TICKS_BEFORE_1970
+    since = ticks - TICKS_BEFORE_1970
     return _after(since // 10_000_000, since % 10_000_000 // 10) if since >= 0 else FAR_FUTURE
 
 
