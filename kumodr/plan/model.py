@@ -95,6 +95,21 @@ class Components:
 
 
 @dataclass(frozen=True)
+class ProtectPlan:
+    """The loop that `kumodr protect` runs."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    every: Annotated[float, SECONDS, "how often what changed in the spool and the logs is shipped"] = 1.0
+    heartbeat: Annotated[float, SECONDS, "how often an idle site says that nothing changed"] = 30.0
+    base_every: Annotated[float, SECONDS, "a new base of spool and logs, at the latest"] = 86400.0
+    config_every: Annotated[float, SECONDS, "configuration at the latest; a change is stored within a minute"] = 86400.0
+    redis_every: Annotated[float, SECONDS, "how often Redis is stored"] = 900.0
+    prometheus_every: Annotated[float, SECONDS, "how often Prometheus is stored"] = 3600.0
+    backlog: Annotated[int, "bytes of local disk for what the vault does not take at the moment"] = 1_000_000_000
+    metrics: Annotated[str | None, "HOST:PORT where Prometheus reads how protection stands"] = None
+
+
+@dataclass(frozen=True)
 class KumodPlan:
     """How the mail server is reached."""
 
@@ -112,5 +127,6 @@ class Plan:
     vault: VaultPlan
     state: Annotated[str, PATH, "a directory for the node's key and what speeds backups up; private to kumodr"]
     components: Components
+    protect: ProtectPlan = field(default_factory=ProtectPlan)
     kumod: KumodPlan = field(default_factory=KumodPlan)
     objectives: Objectives = field(default_factory=Objectives)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kumodr.clock import Clock
 from kumodr.source import Capture, Progress
 from kumodr.vault import manifest
-from kumodr.vault.facts import Point, Section
+from kumodr.vault.facts import Point, Section, StreamJoin
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.nodes import register
 from kumodr.vault.open import Vault
@@ -108,8 +108,8 @@ class Session:
         """Given a component that could not be captured and why, record it in the point."""
         self._failures[component] = sentence
 
-    def commit(self) -> Point:
-        """Put the manifest that makes the run count, and return its point.
+    def commit(self, stream: StreamJoin | None = None) -> Point:
+        """Put the manifest that makes the run count, and return its point; `stream` where a stream goes on from it.
 
         Where another writer of this node took the number, the next one is tried on top of it.
         """
@@ -126,6 +126,7 @@ class Session:
                 previous=self._tail.sha256,
                 signed_by=self._key.public,
                 sha256="",
+                stream=stream,
             )
             text = manifest.render(point, self._vault.id, self._key)
             name = manifest.name_of(point.node, sequence)

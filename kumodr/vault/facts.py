@@ -35,6 +35,19 @@ class Section:
 
 
 @dataclass(frozen=True)
+class StreamJoin:
+    """Where a base meets the stream: segments of `epoch` from number `begin` on go on top of it, at least to `whole`.
+
+    Everything before `begin` was in the spool before the base was begun. `whole` is the first number whose reading
+    began after the base was held: a state with fewer of them would put back what the base already knows as gone.
+    """
+
+    epoch: int
+    begin: int
+    whole: int
+
+
+@dataclass(frozen=True)
 class Point:
     """One recovery point: what one backup run stored, whole or not at all.
 
@@ -50,6 +63,7 @@ class Point:
     previous: str | None
     signed_by: str
     sha256: str
+    stream: StreamJoin | None = None
 
     def section(self, component: str) -> Section | None:
         """Return that component's section, or None where the point has none."""

@@ -8,13 +8,15 @@ import hashlib
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from kumodr import __version__, errors
 from kumodr.clock import text_of_time, time_of_text
-from kumodr.vault.facts import Point, Section, StoredObject
+from kumodr.vault.facts import Point, Section, StoredObject, StreamJoin
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.open import FORMAT
+from kumodr.vault.signature import check_signature
 
 LARGEST = 64 << 20
 
@@ -37,6 +39,7 @@ def render(point: Point, vault_id: str, key: NodeKey) -> bytes:
         "previous": point.previous,
         "written_by": f"kumodr {__version__}",
         "failures": dict(point.failures),
+        **({"stream": asdict(point.stream)} if point.stream else {}),
     }
     lines = [json.dumps(head)[:-1] + ', "sections": [']
     for number, section in enumerate(point.sections):
@@ -63,7 +66,7 @@ def parse(text: bytes, name: str, vault_id: str) -> Point:
     try:
         signature = json.loads(last)
         signed_by = str(signature["key"])
-        _check_signature(body, signed_by, b64decode(signature["ed25519"], validate=True))
+        check_signature(body, signed_by, b64decode(signature["ed25519"], validate=True))
         document = json.loads(body)
         if document["format"] != FORMAT:
             raise errors.VaultFormatUnknown(f"{name} has format {str(document['format'])[:20]}")
@@ -77,6 +80,7 @@ def parse(text: bytes, name: str, vault_id: str) -> Point:
             previous=document["previous"],
             signed_by=signed_by,
             sha256=hashlib.sha256(text).hexdigest(),
+            stream=_join(document.get("stream")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise errors.ManifestForged(f"{name} is damaged or was changed") from None
@@ -85,17 +89,6 @@ def parse(text: bytes, name: str, vault_id: str) -> Point:
     if document["vault"] != vault_id:
         raise errors.ManifestForged(f"{name} belongs to another vault")
     return point
-
-
-def _check_signature(body: bytes, key: str, signature: bytes) -> None:
-    """Raise ValueError where the signature is not the key's over the body."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, body)
-    except InvalidSignature as error:
-        raise ValueError("wrong signature") from error
 
 
 def _object_lines(objects: Iterable[StoredObject]) -> list[str]:
@@ -107,6 +100,10 @@ def _object_lines(objects: Iterable[StoredObject]) -> list[str]:
         for each in objects
     ]
     return [line + "," for line in lines[:-1]] + lines[-1:]
+
+
+def _join(document: dict[str, Any] | None) -> StreamJoin | None:
+    return None if document is None else StreamJoin(*(int(document[each]) for each in ("epoch", "begin", "whole")))
 
 
 def _section(document: dict[str, Any]) -> Section:
