@@ -30,6 +30,16 @@ def test_an_object_is_put_once_and_comes_back(store: Store) -> None:
     assert store.get("empty", 0) == b""
 
 
+def test_the_start_of_an_object_comes_with_its_whole_size(store: Store) -> None:
+    store.put_if_absent("a", [b"12345"])
+    assert store.start("a", 3) == (b"123", 5)
+    assert store.start("a", 100) == (b"12345", 5)
+    store.put_if_absent("empty", [])
+    assert store.start("empty", 10) == (b"", 0)
+    with pytest.raises(errors.ObjectMissing, match="none"):
+        store.start("none", 10)
+
+
 def test_many_pieces_arrive_in_order(store: Store) -> None:
     pieces = [str(number).encode() for number in range(3000)]
     store.put_if_absent("many", pieces)

@@ -67,6 +67,16 @@ class DirectoryStore:
         except OSError as error:
             raise self._named(error, name) from error
 
+    def start(self, name: str, length: int) -> tuple[bytes, int]:
+        """See Store."""
+        try:
+            with open(self._path(name), "rb", opener=_open_regular, buffering=0) as file:
+                return os.pread(file.fileno(), length, 0), os.fstat(file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise self._absent(name) from error
+        except OSError as error:
+            raise self._named(error, name) from error
+
     def size(self, name: str) -> int | None:
         """See Store."""
         try:

@@ -68,6 +68,21 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise self._named(error, name) from error
 
+    def start(self, name: str, length: int) -> tuple[bytes, int]:
+        """See Store."""
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            result = obstore.get(self._store, name, options={"range": (0, length)})
+            return bytes(result.bytes()), result.meta["size"]
+        except FileNotFoundError as error:
+            raise errors.ObjectMissing(f"object {name} is missing from the vault at {self._address}") from error
+        except (BaseError, OSError) as error:
+            if self.size(name) == 0:  # no range lies in an empty object
+                return b"", 0
+            raise self._named(error, name) from error
+
     def size(self, name: str) -> int | None:
         """See Store."""
         import obstore

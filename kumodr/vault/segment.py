@@ -180,19 +180,24 @@ def head_of(data: bytes, name: str, vault_id: str) -> Head:
     return found
 
 
+def body_at(data: bytes) -> int:
+    """Given a segment's object (or its beginning), return where its sealed content begins, 0 where it ends before."""
+    return data.find(b"\n", data.find(b"\n", 0, LARGEST_HEAD) + 1, 2 * LARGEST_HEAD) + 1
+
+
 def content_of(data: bytes, head: Head, secrets: Sequence[Any]) -> Content:
     """Given a segment's whole object, its head and the identities, return the content.
 
     Raise ObjectDamaged or WrongKey, naming the object.
     """
     name = name_of(head.node, head.epoch, head.first, head.last)
-    body = data[len(data) - head.sealed_size :] if len(data) > head.sealed_size else b""
-    if hashlib.sha256(body).hexdigest() != head.sealed_sha256:
+    body = data[body_at(data) :]
+    if len(body) != head.sealed_size or hashlib.sha256(body).hexdigest() != head.sealed_sha256:
         raise errors.ObjectDamaged(f"object {name} is damaged")
     plain = unseal(body, secrets, head.plain_size, name)
     try:
         return decoded(plain)
-    except (ValueError, KeyError, TypeError, IndexError, struct.error):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError, struct.error):
         raise errors.ObjectDamaged(f"object {name} is damaged: its content is malformed") from None
 
 
@@ -221,7 +226,7 @@ def decoded(plain: bytes) -> Content:
     at = plain.index(b"\n") + 1
     parts: dict[str, tuple[int, int]] = {}
     for name, length in json.loads(plain[:at]):
-        if type(length) is not int or length < 0 or type(name) is not str:
+        if type(length) is not int or length < 0 or type(name) is not str or name in parts:
             raise ValueError("a part's length")
         parts[name] = (at, length)
         at += length
@@ -231,9 +236,11 @@ def decoded(plain: bytes) -> Content:
     start, length = parts["logs.list"]
     at, size = parts["logs.bytes"]
     for path, offset, count, mode, mtime_ns in json.loads(plain[start : start + length]):
-        if type(path) is not str or min(offset, count, mode) < 0 or mode > 0o777:
+        if type(path) is not str or any(type(each) is not int for each in (offset, count, mode, mtime_ns)):
             raise ValueError("a piece of a log")
-        logs.append(LogPiece(path, offset, plain[at : at + count], mode, int(mtime_ns)))
+        if min(offset, count, mode) < 0 or mode > 0o777 or count > size or max(offset, abs(mtime_ns)) >= 1 << 63:
+            raise ValueError("a piece of a log")
+        logs.append(LogPiece(path, offset, plain[at : at + count], mode, mtime_ns))
         at, size = at + count, size - count
     if size:
         raise ValueError("the pieces of logs are not the whole")
@@ -262,10 +269,12 @@ def _changes(plain: bytes, parts: Mapping[str, tuple[int, int]], half: str) -> d
 def _head(document: dict[str, Any], signed_by: str, digest: str) -> Head:
     epoch, first, last = (document[each] for each in ("epoch", "first", "last"))
     plain, size = document["plain"], document["size"]
-    if any(type(each) is not int or each < 0 for each in (epoch, first, last, plain, size)) or first > last:
+    if any(type(each) is not int or each < 0 for each in (epoch, first, last, plain, size)) or not 0 < first <= last:
         raise ValueError("a number")
     if max(plain, size) > LARGEST or not isinstance(document["previous"], str | None):
         raise ValueError("a size")
+    if type(document["partial"]) is not bool:
+        raise ValueError("whether it is partial")
     return Head(
         node=str(document["node"]),
         epoch=epoch,
@@ -273,7 +282,7 @@ def _head(document: dict[str, Any], signed_by: str, digest: str) -> Head:
         last=last,
         taken=time_of_text(document["taken"]),
         previous=document["previous"],
-        partial=bool(document["partial"]),
+        partial=document["partial"],
         facts=dict(document["facts"]),
         plain_size=plain,
         sealed_size=size,

@@ -33,6 +33,13 @@ class Store(Protocol):
         """Given a name, return its bytes. Raise ObjectMissing, or ObjectDamaged where there are more than `limit`."""
         ...
 
+    def start(self, name: str, length: int) -> tuple[bytes, int]:
+        """Given a name and a length, return the object's first bytes, at most that many, and its whole size.
+
+        Raise ObjectMissing.
+        """
+        ...
+
     def size(self, name: str) -> int | None:
         """Given a name, return its size in bytes, or None where it does not exist."""
         ...
