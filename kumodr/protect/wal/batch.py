@@ -2,7 +2,8 @@
 
 The format is RocksDB's `db/write_batch.cc`: sequence number (8 bytes, little-endian) of the first entry, count of
 entries (4 bytes), then entries of a tag, for families other than the default a number, and keys and values with
-varint lengths. KumoMTA uses the default family only, with puts and deletes of 16-byte keys.
+varint lengths. KumoMTA uses the default family only, with puts and deletes of 16-byte keys, one in a batch; RocksDB
+joins batches of threads that write at the same time.
 """
 
 import struct
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from kumodr.protect.wal.records import WalUnusable
 
 HEAD = struct.Struct("<QI")
+_ENTRY = struct.Struct("<BB16s")
 DELETION, VALUE, MERGE, LOG_DATA, SINGLE_DELETION, NOOP = 0x0, 0x1, 0x2, 0x3, 0x7, 0xD
 RANGE_DELETION = 0xF
 
@@ -34,19 +36,23 @@ def decode(record: bytes) -> Batch:
     try:
         while at < end:
             tag = record[at]
-            at += 1
-            if tag in (LOG_DATA, NOOP):
-                if tag == LOG_DATA:
-                    _, at = _slice(record, at)
-                continue
-            if tag not in (VALUE, DELETION, SINGLE_DELETION):
-                raise WalUnusable(_refusal(tag))
-            key, at = _slice(record, at)
-            if tag == VALUE:
-                value, at = _slice(record, at)
-                entries.append((key, value))
+            if tag in (VALUE, DELETION, SINGLE_DELETION):
+                if end - at >= _ENTRY.size and record[at + 1] == 16:
+                    _, _, key = _ENTRY.unpack_from(record, at)
+                    at += _ENTRY.size
+                else:
+                    key, at = _slice(record, at + 1)
+                if tag == VALUE:
+                    value, at = _slice(record, at)
+                    entries.append((key, value))
+                else:
+                    entries.append((key, None))
+            elif tag == NOOP:
+                at += 1
+            elif tag == LOG_DATA:
+                _, at = _slice(record, at + 1)
             else:
-                entries.append((key, None))
+                raise WalUnusable(_refusal(tag))
     except IndexError:
         raise WalUnusable("a write batch ends in the middle of an entry") from None
     if len(entries) != count:
@@ -54,21 +60,22 @@ def decode(record: bytes) -> Batch:
     return Batch(sequence, sequence + count, tuple(entries))
 
 
+def number_at(record: bytes, at: int) -> tuple[int, int]:
+    """Given the offset of a varint, return the number and the offset behind it. Raise WalUnusable, IndexError."""
+    number = shift = 0
+    while True:
+        byte = record[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+        if shift > 63:
+            raise WalUnusable("a number in the log is too long")
+
+
 def _slice(record: bytes, at: int) -> tuple[bytes, int]:
-    length = record[at]
-    at += 1
-    if length >= 0x80:
-        length &= 0x7F
-        shift = 7
-        while True:
-            byte = record[at]
-            at += 1
-            length |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-            if shift > 28:
-                raise WalUnusable("a length in a write batch is too long")
+    length, at = number_at(record, at)
     after = at + length
     if after > len(record):
         raise IndexError
@@ -80,6 +87,8 @@ def _refusal(tag: int) -> str:
         return "a range of messages was deleted at once"
     if tag in (MERGE, 0x6):
         return "the log holds a merge"
-    if tag in (0x4, 0x5, 0x8):
+    if tag in (0x4, 0x5, 0x8, 0x11, 0x17, 0x19):
         return "the log writes to another column family"
+    if tag in (0x9, 0xA, 0xB, 0xC, 0x12, 0x13, 0x15):
+        return "the log holds a transaction in two phases"
     return f"the log holds an entry of unknown type {tag:#x}"

@@ -1,23 +1,27 @@
-"""Records of a RocksDB write-ahead log, decoded from bytes as they grow.
+"""Records of a RocksDB log (write-ahead log or MANIFEST), decoded from bytes as they grow.
 
 The format is RocksDB's `db/log_format.h`: blocks of 32 KiB; each fragment has a header of 7 bytes (masked CRC-32C of
 type and payload, length of the payload, type) and never crosses a block; a record is one FULL fragment or FIRST,
-MIDDLE…, LAST. Fewer than 7 bytes at the end of a block are zeros. Types 5 to 8 are those of recycled logs, with a log
-number of 4 bytes after the header; KumoMTA does not recycle logs, and a recycled log cannot be followed by growth, so
-they are refused by name.
+MIDDLE…, LAST. Fewer than 7 bytes at the end of a block are padding. Types 5 to 8 and 11 are those of recycled logs,
+with a log number of 4 bytes after the header; KumoMTA does not recycle logs, and a recycled log cannot be followed by
+growth, so they are refused by name.
 """
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import google_crc32c
 
 BLOCK = 32768
+LARGEST = 256 << 20
 HEADER = struct.Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 SET_COMPRESSION = 9
 TIMESTAMP_SIZE = 10
+_RECYCLED = (5, 6, 7, 8, 11)
 _MASK = 0xA282EAD8
+_CRC_OF_TYPE = tuple(google_crc32c.value(bytes((kind,))) for kind in range(256))
 
 
 class WalUnusable(Exception):
@@ -29,78 +33,140 @@ class WalReader:
 
     `position` is the offset of the first byte that is not part of a record already yielded: reading again from
     there, with a new reader started at that offset, yields the next record and none twice. An unfinished tail is
-    kept, not judged: the writer may be in the middle of it. A wrong checksum with later bytes behind it is damage.
+    not judged: the writer may be in the middle of it. That is a fragment that is cut off, one with a wrong checksum
+    that ends where the bytes end, or zeros up to the end; with other bytes behind it, it is damage. At most one
+    fragment is held besides the parts of an unfinished record.
     """
 
     def __init__(self, position: int = 0) -> None:
         self.position = position
-        self._held = bytearray()
-        self._held_at = position
+        self._at = position
+        self._held = b""
+        self._zeros = 0
+        self._parts: list[bytes] = []
+        self._size = 0
 
     @property
     def wanted(self) -> int:
         """The offset of the file from which the next piece must come."""
-        return self._held_at + len(self._held)
+        return self._at + len(self._held) + self._zeros
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Given the bytes from `wanted` on, yield each record that is now whole. Raise WalUnusable."""
-        self._held += piece
-        view = memoryview(bytes(self._held))
-        at, start = 0, self._held_at
-        parts: list[memoryview] = []
-        begun = self.position - start
-        at = begun
-        end = len(view)
+    def forget_tail(self) -> None:
+        """Let go of an unfinished fragment: `wanted` goes back to where it begins, for it may read otherwise now."""
+        self._held = b""
+        self._zeros = 0
+
+    def feed(self, piece: bytes) -> Generator[bytes, None, None]:
+        """Given the bytes from `wanted` on, yield each record that is now whole. Raise WalUnusable.
+
+        A caller that stops early closes the generator; the reader then stands behind the last record that it gave.
+        """
+        if self._zeros:
+            self._only_zeros(piece)
+            return
+        data = self._held + piece if self._held else piece
+        start, at, end = self._at, 0, len(data)
+        header, extend, crc_of_type = HEADER.unpack_from, google_crc32c.extend, _CRC_OF_TYPE
         try:
             while True:
                 room = BLOCK - (start + at) % BLOCK
-                if room < HEADER.size:
+                if room < 7:
                     at += room
                     room = BLOCK
-                if at + HEADER.size > end:
+                begin = at + 7
+                if begin > end:
                     break
-                checksum, length, kind = HEADER.unpack_from(view, at)
-                if kind == 0 and length == 0:
-                    if checksum == 0 and at + room > end:
-                        break
-                    raise WalUnusable(f"zeros inside the log at offset {start + at}")
-                if HEADER.size + length > room:
+                checksum, length, kind = header(data, at)
+                after = begin + length
+                if length + 7 > room:
                     raise WalUnusable(f"a fragment crosses its block at offset {start + at}")
-                after = at + HEADER.size + length
+                if not (checksum or length or kind):
+                    self._at = start + at
+                    self._only_zeros(data[at:])
+                    break
                 if after > end:
                     break
-                if _masked(google_crc32c.value(bytes(view[at + 6 : after]))) != checksum:
+                payload = data[begin:after]
+                crc = extend(crc_of_type[kind], payload)
+                if (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF != checksum:
+                    if after == end:
+                        break
                     raise WalUnusable(f"wrong checksum at offset {start + at}")
-                payload = view[at + HEADER.size : after]
-                at = after
-                if kind == FULL and not parts:
+                if kind == FULL and not self._parts:
+                    at = after
                     self.position = start + at
-                    yield bytes(payload)
-                elif kind == FIRST and not parts:
-                    parts = [payload]
-                elif kind in (MIDDLE, LAST) and parts:
-                    parts.append(payload)
-                    if kind == LAST:
-                        record = b"".join(parts)
-                        parts = []
-                        self.position = start + at
-                        yield record
-                elif kind == TIMESTAMP_SIZE and not parts:
+                    yield payload
+                elif kind == LAST and self._parts:
+                    at = after
                     self.position = start + at
+                    yield self._joined(payload)
                 else:
-                    raise WalUnusable(_refusal(kind, start + at))
+                    self._part(kind, payload, start + after)
+                    at = after
         finally:
-            del self._held[: self.position - start]
-            self._held_at = self.position
+            self._at = start + at
+            self._held = b"" if self._zeros else data[at:]
+
+    def _part(self, kind: int, payload: bytes, after: int) -> None:
+        """Keep a part of a record, or pass over a fragment that says nothing about messages."""
+        if kind == (MIDDLE if self._parts else FIRST):
+            self._parts.append(payload)
+            self._size += len(payload)
+            if self._size > LARGEST:
+                raise WalUnusable(f"a record is larger than {LARGEST >> 20} MiB")
+        elif kind == TIMESTAMP_SIZE and not self._parts:
+            self.position = after
+        else:
+            raise WalUnusable(refusal(kind, after))
+
+    def _joined(self, payload: bytes) -> bytes:
+        self._parts.append(payload)
+        record = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return record
+
+    def _only_zeros(self, piece: bytes) -> None:
+        if piece.count(0) != len(piece):
+            raise WalUnusable(f"zeros inside the log at offset {self._at}")
+        self._zeros += len(piece)
 
 
-def _masked(checksum: int) -> int:
+def last_record(descriptor: int, size: int, least: int = 12) -> tuple[int, bytes] | None:
+    """Given a log of `size` bytes, return where its last record begins that can be told, and its first bytes.
+
+    The record itself may be unfinished; its first fragment is whole and holds at least `least` bytes. Read backwards
+    by blocks: every block begins with a fragment. None where there is no record. Raise WalUnusable, OSError.
+    """
+    for block in range((max(size, 1) - 1) // BLOCK * BLOCK, -1, -BLOCK):
+        data = os.pread(descriptor, min(BLOCK, size - block), block)
+        found: tuple[int, bytes] | None = None
+        at = 0
+        while at + HEADER.size <= len(data):
+            checksum, length, kind = HEADER.unpack_from(data, at)
+            after = at + HEADER.size + length
+            payload = data[at + HEADER.size : after]
+            if after > len(data) or masked(google_crc32c.extend(_CRC_OF_TYPE[kind], payload)) != checksum:
+                break
+            if kind in (FULL, FIRST):
+                found = (block + at, payload) if length >= least else found
+            elif kind not in (MIDDLE, LAST, TIMESTAMP_SIZE):
+                raise WalUnusable(refusal(kind, block + after))
+            at = after
+        if found is not None:
+            return found
+    return None
+
+
+def masked(checksum: int) -> int:
+    """Given a CRC-32C, return it as RocksDB stores it."""
     return (((checksum >> 15) | (checksum << 17)) + _MASK) & 0xFFFFFFFF
 
 
-def _refusal(kind: int, offset: int) -> str:
+def refusal(kind: int, after: int) -> str:
+    """Given a fragment's type that cannot be followed, and the offset behind it, return the reason."""
     if kind == SET_COMPRESSION:
         return "the log is compressed (wal_compression)"
-    if 5 <= kind <= 8:
+    if kind in _RECYCLED:
         return "the log is recycled (recycle_log_file_num)"
-    return f"a fragment of type {kind} is out of place before offset {offset}"
+    return f"a fragment of type {kind} is out of place before offset {after}"
