@@ -187,6 +187,18 @@ class DiskFull(KumodrError):
     default_remedy = "free space there, then run this again"
 
 
+# --- protection --------------------------------------------------------------------------------
+
+
+class BacklogFull(KumodrError):
+    default_remedy = "make the vault reachable again; until then new mail is not protected"
+
+
+class SpoolNotFollowed(KumodrError):
+    exit_code = USAGE
+    default_remedy = "give both halves of the spool the same kind, or take points on a timer with `kumodr backup`"
+
+
 # --- restore and lab ---------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ VERBS = {
     "status": "the objectives against now, in one screen",
     "vault": "make a vault, look into it, show its keys",
     "backup": "store a recovery point now",
+    "protect": "keep a second copy about a second behind the live spool, until stopped",
     "points": "list the recovery points",
     "verify": "is what is stored good?",
     "restore": "bring a recovery point back into an empty directory",

@@ -47,6 +47,14 @@ class Terminal:
         sys.stderr.write(f"\r\x1b[K{what}{share} ({size_text(done)}{' of ' + size_text(total) if total else ''})")
         sys.stderr.flush()
 
+    def live(self, text: str) -> None:
+        """Show how something that goes on stands: a line that is overwritten on a terminal, nothing elsewhere."""
+        if self._live:
+            self._drawn = time.monotonic()
+            width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+            sys.stderr.write(f"\r\x1b[K{text[:width]}")
+            sys.stderr.flush()
+
     def clear(self) -> None:
         """Take the live line away."""
         if self._live and self._drawn:

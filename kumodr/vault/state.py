@@ -48,16 +48,17 @@ class State:
 
 
 @contextmanager
-def locked(directory: Path) -> Generator[None]:
-    """Given the state directory, hold its lock. Raise AnotherRun where another process holds it."""
+def locked(directory: Path, what: str = "backup") -> Generator[None]:
+    """Given the state directory and what is begun, hold its lock. Raise AnotherRun where another process holds it."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    name = "lock" if what == "backup" else f"{what}.lock"
+    descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            raise errors.AnotherRun(f"another backup (process {holder or 'unknown'}) is running here") from None
+            raise errors.AnotherRun(f"another {what} (process {holder or 'unknown'}) is running here") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

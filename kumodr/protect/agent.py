@@ -1,0 +1,93 @@
+"""What `kumodr protect` runs: rounds of the stream, points beside it, figures for whoever asks."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from kumodr.clock import Clock, text_of_time
+from kumodr.plan.model import Plan
+from kumodr.protect.figures import Board, Figures, publish, published
+from kumodr.protect.points import Points
+from kumodr.protect.stream import Stream
+from kumodr.protect.watch import watch
+from kumodr.vault.keys import NodeKey
+from kumodr.vault.open import Vault
+from kumodr.vault.state import locked
+
+_PROOFS_EVERY = 60.0
+
+
+class Agent:
+    """Given the plan, where it stands, an open vault, the node's key and what is told to the operator."""
+
+    def __init__(
+        self, plan_file: Path, plan: Plan, vault: Vault, key: NodeKey, clock: Clock, say: Callable[[str], None]
+    ) -> None:
+        self._plan = plan
+        self._vault = vault
+        self._clock = clock
+        self._state = Path(plan.state)
+        now = text_of_time(clock())
+        before = published(self._state)
+        figures = Figures(site=plan.site, process=os.getpid(), started=now, time=now)
+        if before is not None:
+            figures = Figures(
+                site=plan.site,
+                process=os.getpid(),
+                started=now,
+                time=now,
+                recoverable_until=before.recoverable_until,
+                rebases=before.rebases,
+                components=before.components,
+            )
+        self.board = Board(figures)
+        self.stream = Stream(plan, vault, key, self.board, clock, say)
+        self.points = Points(plan_file, plan, self.stream, self.board, clock, say)
+        self._proofs: dict[str, datetime] = {}
+
+    def run(self, stop: threading.Event, each_round: Callable[[Figures], None] = lambda _figures: None) -> None:
+        """Protect until `stop` is set. Raise AnotherRun where a loop runs on this state directory."""
+        with locked(self._state, "protect"):
+            config = self._plan.components.config
+            if config is not None:
+                watch(config.paths, lambda: self.points.note_change("config"), stop)
+            threading.Thread(target=self._look_for_proofs, args=(stop,), daemon=True).start()
+            server = None
+            if self._plan.protect.metrics is not None:
+                from kumodr.protect.exporter import Collector, serve
+
+                server, _ = serve(self._plan.protect.metrics, Collector(self.board, self._clock, lambda: self._proofs))
+            self.stream.start()
+            try:
+                while not stop.is_set():
+                    begun = time.monotonic()
+                    self._round(each_round)
+                    stop.wait(max(0.0, self._plan.protect.every - (time.monotonic() - begun)))
+            finally:
+                self.points.close()
+                self.stream.finish()
+                publish(self._state, self.board.now)
+                if server is not None:
+                    server.shutdown()
+                    server.server_close()
+
+    def _round(self, each_round: Callable[[Figures], None]) -> None:
+        self.stream.round()
+        self.points.step()
+        self.stream.acknowledge(self._plan.protect.every / 2)
+        publish(self._state, self.board.now)
+        each_round(self.board.now)
+
+    def _look_for_proofs(self, stop: threading.Event) -> None:
+        """Read, now and then, when points were last proved good; it needs no key."""
+        from kumodr import errors
+        from kumodr.vault.proofs import newest_proofs
+
+        while not stop.is_set():
+            with contextlib.suppress(errors.KumodrError):
+                self._proofs = newest_proofs(self._vault)
+            stop.wait(_PROOFS_EVERY)

@@ -1,0 +1,53 @@
+"""What the loop reads changes from: one protocol for both kinds of spool."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Changed = dict[bytes, bytes | None]
+
+
+class SourceLost(Exception):
+    """Following cannot go on from here; a new base is due. The text is the reason that is recorded."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Changes of a moment, or a part of them; `partial` where the rest of the same moment comes in the next piece.
+
+    `messages` and `message_bytes` are bodies put, also those deleted again within the piece: what was accepted.
+    """
+
+    meta: Changed = field(default_factory=dict[bytes, bytes | None])
+    data: Changed = field(default_factory=dict[bytes, bytes | None])
+    partial: bool = False
+    messages: int = 0
+    message_bytes: int = 0
+
+
+class Source(Protocol):
+    """A live spool, followed read-only."""
+
+    def pieces(self, limit: int) -> Iterator[Piece]:
+        """Yield what changed since the last call, to a moment not before this call, in pieces of about `limit` bytes.
+
+        The last piece is not partial. Everything that was acknowledged before the call, and is not finished, is in
+        the pieces up to now: `meta` is read to its end before `data` is. Raise SourceLost.
+        """
+        ...
+
+    def is_due(self) -> bool:
+        """Whether a round may begin now; one that would cost the host too much waits."""
+        ...
+
+    def position(self) -> Mapping[str, Any] | None:
+        """Where a new source would go on behind the last piece yielded, as JSON values; None where it could not."""
+        ...
+
+    def behind(self) -> int:
+        """Bytes that are known to be there and were not read yet."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every descriptor."""
+        ...

@@ -1,0 +1,374 @@
+"""The stream of one spool into one vault: round by round, read what changed, seal it, and offer it to the vault.
+
+An epoch is a run of segments without a gap. Reading goes on behind the last segment that was sealed; after a crash,
+behind the last one that is durable (`progress.py`). Whatever makes that impossible begins a new epoch, which counts
+only with a base of its own: it is due at once, and the reason is recorded.
+
+Where a base meets the stream: the numbers before `begin` were read before the base was begun, so the base knows them;
+`whole` is the first number whose reading begins after the base's spool was stored, so a state that has it knows
+everything that the base knows. In between both may know the same: changes are absolute, repeating them is harmless.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from kumodr import errors
+from kumodr.clock import Clock, text_of_time, time_of_text
+from kumodr.plan.model import Plan
+from kumodr.protect.backlog import Backlog
+from kumodr.protect.figures import Board
+from kumodr.protect.log_tail import LogTail
+from kumodr.protect.opening import CannotGoOn, Resumed, begin, resume, source_at
+from kumodr.protect.progress import BaseFacts, Progress, forget_progress, load_progress, save_progress
+from kumodr.protect.segment_writer import SegmentWriter
+from kumodr.protect.shipper import Shipment, Shipper
+from kumodr.protect.source import Piece, Source, SourceLost
+from kumodr.vault.keys import NodeKey
+from kumodr.vault.nodes import register
+from kumodr.vault.open import Vault
+from kumodr.vault.segment import Content
+
+PIECE = 8 << 20
+_IN_MEMORY = 32 << 20
+_FARTHEST_BEHIND = 1 << 30
+_SMALLEST_OUTGROWN = 256 << 20
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True)
+class BaseDue:
+    """Why a base is due, and where the stream goes on from it."""
+
+    cause: str
+    reason: str
+    epoch: int
+    begin: int
+
+
+class Stream:
+    """Given the plan, an open vault and the node's key. `round` again and again; `finish` at the end."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        vault: Vault,
+        key: NodeKey,
+        board: Board,
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        spool = plan.components.spool
+        if spool is None:
+            raise errors.SpoolMissing("the plan names no spool")
+        self._spool = spool
+        self._logs = plan.components.logs.directories if plan.components.logs else ()
+        self._protect = plan.protect
+        self._vault = vault
+        self._key = key
+        self._state = Path(plan.state)
+        self._clock = clock
+        self._board = board
+        self._say = say
+        self._backlog = Backlog(self._state, plan.protect.backlog)
+        self._shipper = Shipper(vault, self._backlog, key.public)
+        self._progress: Progress | None = load_progress(self._state, vault.id)
+        self._epoch = self._progress.epoch if self._progress else 0
+        self._writer: SegmentWriter | None = None
+        self._source: Source | None = None
+        self._tail: LogTail | None = None
+        self._position: Progress | None = None
+        self._taken = clock()
+        self._shipped_at = 0.0
+        self._joined = False
+        self._due: tuple[str, str] | None = None
+        self._why: tuple[str, str] | None = None
+        self._failures = 0
+        self._not_before = 0.0
+
+    def start(self) -> None:
+        """Begin to ship what is offered, and make the node known to the vault."""
+        register(self._vault, self._key)
+        self._shipper.start()
+
+    def round(self) -> None:
+        """Read, seal and offer what changed, and take note of what the vault acknowledged since."""
+        begun = time.monotonic()
+        self._collect()
+        if self._shipper.taken_by_another is not None:
+            self._give_up("another writer", f"somebody else stored {self._shipper.taken_by_another}")
+        if self._source is not None or self._open():
+            self._read_round()
+        self._publish(time.monotonic() - begun)
+
+    def acknowledge(self, seconds: float) -> None:
+        """Wait until the vault has what was offered, at most so long, and take note of it."""
+        self._shipper.wait_until_empty(seconds)
+        self._collect()
+        self._publish(self._board.now.round_seconds)
+
+    def base_due(self) -> BaseDue | None:
+        """Return why a base is due now, if one is."""
+        if self._writer is None or self._progress is None:
+            return None
+        cause = self._due or self._why_again(self._progress)
+        return BaseDue(*cause, self._writer.epoch, self._writer.next) if cause else None
+
+    def number_of_next_round(self, epoch: int) -> int | None:
+        """Given the epoch that a base was begun in, return the number of the next segment; None where it is over."""
+        return self._writer.next if self._writer is not None and self._writer.epoch == epoch else None
+
+    def base_stored(self, epoch: int, base: BaseFacts) -> None:
+        """Given a base that was committed, let the stream go on from it."""
+        if self._progress is None or self._progress.epoch != epoch:
+            return
+        self._due = None
+        self._progress = replace(self._progress, base=base, since_base=0)
+        self._save()
+        self._board.update(base=base.point, base_taken=base.taken)
+
+    def finish(self, seconds: float = 5.0) -> None:
+        """Read once more, let the vault take what it takes in that time, and keep the rest on disk."""
+        if self._source is not None:
+            self._read_round()
+        self._shipper.wait_until_empty(seconds)
+        self._collect()
+        try:
+            self._keep(self._shipper.spill())
+        except (errors.BacklogFull, errors.DiskFull) as error:
+            self._say(str(error))
+        self._close_source()
+        self._shipper.stop()
+        self._board.update(state="stopped", time=text_of_time(self._clock()))
+
+    def _read_round(self) -> None:
+        try:
+            self._read()
+        except SourceLost as reason:
+            self._give_up("spool", str(reason))
+        except errors.SpoolUnreadable as error:
+            self._close_source()
+            self._postpone(error)
+        except (errors.BacklogFull, errors.DiskFull) as error:
+            self._give_up("backlog", str(error))
+            self._postpone(error)
+
+    def _read(self) -> None:
+        source, writer, tail = self._source, self._writer, self._tail
+        assert source is not None and writer is not None and tail is not None  # noqa: S101 — opened together
+        if not source.is_due():
+            return
+        taken = self._taken = max(self._clock(), self._taken)
+        shipped = False
+        for piece in source.pieces(PIECE):
+            logs = () if piece.partial else tuple(tail.pieces(PIECE))
+            if not (shipped or piece.partial or piece.meta or piece.data or logs or self._heartbeat_due()):
+                break
+            after = {"spool": source.position(), "logs": tail.position(), "taken": text_of_time(taken)}
+            content = Content(piece.meta, piece.data, logs)
+            self._offer(writer.seal(content, taken, partial=piece.partial, facts=_counts(piece), after=after))
+            shipped = True
+        if shipped:
+            rollup = writer.rollup(taken)
+            if rollup is not None and self._backlog.size == 0:
+                self._shipper.offer(rollup)
+        elif self._joined and not self._shipper.waiting():
+            self._board.update(recoverable_until=text_of_time(taken))
+        behind = source.behind()
+        if behind > _FARTHEST_BEHIND:
+            raise SourceLost(f"reading is {behind:,} bytes behind the mail server")
+
+    def _offer(self, shipment: Shipment) -> None:
+        """Offer a segment, and put what the vault does not take in time on disk, so that memory stays bounded."""
+        self._shipper.offer(shipment)
+        self._shipped_at = time.monotonic()
+        if self._progress is not None and shipment.after is not None:
+            self._position = (self._position or self._progress).behind(shipment.after)
+        waiting = sum(each.size for each in self._shipper.waiting() if each.pieces is not None)
+        if waiting > _IN_MEMORY or self._shipper.stalled_for() > max(2.0, 2 * self._protect.every):
+            self._keep(self._shipper.spill())
+
+    def _keep(self, last: Shipment | None) -> None:
+        """Given the last segment that was spilled, note that everything up to it is durable."""
+        if last is not None and last.after is not None and self._progress is not None:
+            self._advance(last)
+
+    def _advance(self, shipment: Shipment) -> None:
+        progress, after = self._progress, shipment.after
+        if progress and after and shipment.epoch == progress.epoch and after["next"] > progress.next:
+            self._progress = progress.behind(after)
+            self._save()
+
+    def _collect(self) -> None:
+        """Take note of what the vault acknowledged: figures and progress come from nothing else."""
+        done = self._shipper.acknowledged()
+        figures = self._board.now
+        uploaded, segments = figures.uploaded_bytes, figures.segments
+        messages, size = figures.accepted_messages, figures.accepted_bytes
+        until, newest = figures.recoverable_until, figures.acknowledged
+        progress = self._progress
+        for each in done:
+            uploaded += each.size
+            if each.rollup or progress is None or each.epoch != progress.epoch:
+                continue
+            segments += 1
+            messages, size = messages + each.facts["messages"], size + each.facts["bytes"]
+            newest = each.number
+            progress = replace(progress, since_base=progress.since_base + each.size)
+            self._joined = self._joined or (progress.base is not None and each.number >= progress.base.whole)
+            if self._joined and not each.partial:
+                until = text_of_time(each.taken)
+        self._progress = progress
+        last = next((each for each in reversed(done) if not each.rollup), None)
+        if last is not None:
+            self._advance(last)
+        self._board.update(
+            uploaded_bytes=uploaded,
+            segments=segments,
+            accepted_messages=messages,
+            accepted_bytes=size,
+            acknowledged=newest,
+            recoverable_until=until,
+            vault_errors=self._shipper.errors,
+        )
+
+    def _open(self) -> bool:
+        """Go on from the last position, or begin a new epoch; return whether reading can begin."""
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            if self._writer is not None and self._position is not None:
+                self._read_from(self._position)
+            else:
+                self._open_epoch()
+        except SourceLost as reason:
+            self._give_up("spool", str(reason))
+            self._postpone(errors.SpoolChanging(f"the spool cannot be followed ({reason})"))
+        except errors.SpoolNotFollowed:
+            raise
+        except errors.KumodrError as error:
+            self._postpone(error)
+        else:
+            self._failures = 0
+        return self._source is not None
+
+    def _open_epoch(self) -> None:
+        if self._why is None:
+            try:
+                resumed = resume(self._progress, self._backlog, self._vault, self._key)
+            except CannotGoOn as reason:
+                self._give_up(reason.cause, reason.reason)
+            else:
+                self._go_on(resumed)
+                return
+        cause, reason = self._why or ("first", "this spool is not protected yet")
+        progress = begin(self._epoch, self._spool, self._vault, self._key)
+        self._read_from(progress, begins=True)
+        progress = replace(progress, logs=self._tail.position() if self._tail else None)
+        self._writer = SegmentWriter(self._vault, self._key, progress.epoch, 1, None)
+        self._epoch, self._progress, self._position = progress.epoch, progress, progress
+        self._save()
+        self._joined, self._due, self._why = False, (cause, reason), None
+        self._board.update(acknowledged=0)
+        self._board.note_rebase(text_of_time(self._clock()), cause, reason)
+        self._say(f"a new base is due: {reason}")
+
+    def _go_on(self, resumed: Resumed) -> None:
+        progress = resumed.progress
+        self._read_from(progress)
+        for each in resumed.waiting:
+            self._shipper.offer(each)
+        self._writer = SegmentWriter(self._vault, self._key, progress.epoch, progress.next, progress.previous)
+        self._epoch, self._progress, self._position = progress.epoch, progress, progress
+        base = progress.base
+        self._joined = base is not None and progress.next > base.whole
+        if progress.taken:
+            self._taken = max(self._taken, time_of_text(progress.taken))
+        if base is not None:
+            self._board.update(base=base.point, base_taken=base.taken)
+
+    def _read_from(self, progress: Progress, *, begins: bool = False) -> None:
+        self._tail = LogTail(self._logs, progress.logs)
+        self._source = source_at(progress, self._spool, begins=begins)
+        self._board.update(epoch=progress.epoch, trouble=None)
+
+    def _give_up(self, cause: str, reason: str) -> None:
+        """End the epoch: what was not shipped of it is not worth shipping without what cannot be read.
+
+        That it ended is durable before the backlog is cleared: a crash in between must not find a gap in it.
+        """
+        self._close_source()
+        self._shipper.forget()
+        if self._progress is not None:
+            self._epoch = max(self._epoch, self._progress.epoch)
+            self._progress = replace(self._progress, spool=None)
+            self._save()
+        self._backlog.clear()
+        self._writer = self._position = self._progress = None
+        self._why = (cause, reason)
+
+    def _save(self) -> None:
+        """Keep the progress; where the disk does not take it, forget the old one, which would claim a backlog."""
+        if self._progress is None:
+            return
+        try:
+            save_progress(self._state, self._progress)
+        except OSError as error:
+            forget_progress(self._state)
+            self._say(f"progress cannot be kept in {self._state}: {error.strerror}")
+
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._source = None
+
+    def _postpone(self, error: errors.KumodrError) -> None:
+        self._board.update(trouble=str(error))
+        self._not_before = time.monotonic() + _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+        self._failures += 1
+
+    def _heartbeat_due(self) -> bool:
+        return time.monotonic() - self._shipped_at >= self._protect.heartbeat
+
+    def _why_again(self, progress: Progress) -> tuple[str, str] | None:
+        base = progress.base
+        if base is None:
+            return ("first", "the base of this stream was never finished")
+        if self._clock() - time_of_text(base.taken) >= timedelta(seconds=self._protect.base_every):
+            return ("age", f"the last base is of {base.taken}")
+        if progress.since_base > max(base.size, _SMALLEST_OUTGROWN):
+            return ("outgrown", f"{progress.since_base:,} bytes of stream since a base of {base.size:,} bytes")
+        return None
+
+    def _publish(self, seconds: float) -> None:
+        waiting = self._shipper.waiting()
+        behind = self._source.behind() if self._source is not None else 0
+        counts = [each.facts for each in waiting if not each.rollup]
+        trouble = self._shipper.trouble
+        if self._writer is None:
+            state = "lost" if self._board.now.rebases else "starting"
+        elif self._backlog.size or (trouble is not None and waiting):
+            state = "behind"
+        else:
+            state = "protected" if self._joined else "waiting for a base"
+        self._board.update(
+            state=state,
+            time=text_of_time(self._clock()),
+            backlog_bytes=self._backlog.size,
+            messages_at_risk=sum(each["messages"] for each in counts),
+            bytes_at_risk=sum(each["bytes"] for each in counts) + behind,
+            round_seconds=round(seconds, 4),
+            trouble=str(trouble) if trouble else self._board.now.trouble if self._source is None else None,
+        )
+
+
+def _counts(piece: Piece) -> dict[str, int]:
+    """Return what the clear part of a segment says: counts, never names."""
+    return {
+        "messages": piece.messages,
+        "bytes": piece.message_bytes,
+        "meta": len(piece.meta),
+        "data": len(piece.data),
+    }
