@@ -26,12 +26,16 @@ from kumodr.spool import census
 from kumodr.spool.live import LiveFiles
 from kumodr.spool.localdisk import LocalReader
 from kumodr.spool.logcheck import LogCheck
-from kumodr.spool.rocksread import RocksReader
+from kumodr.spool.rocksread import Range, RocksReader
 from kumodr.spool.view import ViewFile, build
 
 TALLY = struct.Struct(">16sQ")
 """One line of a tally: an id's bytes, the size of its content."""
 
+SHARES = 2
+"""Into how many shares the reading of a spool is divided where that is worth it."""
+
+_STRIPES = 8
 _LEAST_MEMORY = 3 << 30
 _RECORDS_AT_ONCE = 4096
 
@@ -52,7 +56,7 @@ def main() -> int:
     scratch = Path(request["scratch"])
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     _bound_memory(request["halves"])
-    answer = _vet if request["task"] == "vet" else _census
+    answer = {"vet": _vet, "reconcile": _reconcile}.get(request["task"], _census)
     try:
         answer(request, scratch, _say)
     except errors.KumodrError as error:
@@ -125,23 +129,41 @@ def _named(name: str, items: Iterator[tuple[bytes, int]]) -> Iterator[tuple[byte
         raise errors.SpoolDamaged(f"{name}: {error.what}") from error
 
 
-def open_half(half: Mapping[str, Any], view: Path) -> tuple[Reader, tuple[str, ...]]:
+def open_half(half: Mapping[str, Any], view: Path, share: int | None = None) -> tuple[Reader, tuple[str, ...]]:
     """Given how a half is described and where its view may be built, return what reads it, and damage of its logs.
 
+    With a `share` (`share_of`) only those messages of a RocksDB half are read; its logs are checked by share 0.
     Raise SpoolDamaged, SpoolUnreadable, DiskFull.
     """
     if half["kind"] == "localdisk":
         return LocalReader(Path(half["path"])), ()
+    if share is not None and share > 0:
+        build(view, [ViewFile(*each) for each in half["files"]], _small(half))
+        return RocksReader(view, share_of(share)), ()
     live = half["live"]
     needed = LiveFiles(frozenset(), frozenset(), 0 if live is None else live).holds
     check = LogCheck(needed)
     files = [ViewFile(*each) for each in half["files"]]
-    small = {name: base64.b64decode(data) for name, data in half["small"].items()}
-    build(view, files, small, check.seen)
+    build(view, files, _small(half), check.seen)
     damage = check.finish()
     if live is not None and not any(file.name.endswith(".log") and needed(file.name) for file in files):
         damage = (*damage, "the write-ahead log is missing: the newest messages may be lost")
-    return RocksReader(view), damage
+    return RocksReader(view, share_of(share)), damage
+
+
+def _small(half: Mapping[str, Any]) -> dict[str, bytes]:
+    return {name: base64.b64decode(data) for name, data in half["small"].items()}
+
+
+def share_of(share: int | None) -> tuple[Range, ...]:
+    """Given the number of a share, return its ranges of keys: every SHARES-th of as many stripes; None is everything.
+
+    A key begins with the fast-running part of its time, so messages of a minute and more spread over the stripes.
+    """
+    if share is None:
+        return ((None, None),)
+    borders = [None, *(bytes([number * 256 // _STRIPES]) for number in range(1, _STRIPES)), None]
+    return tuple(zip(borders[share::SHARES], borders[share + 1 :: SHARES], strict=False))
 
 
 def tallied(descriptor: int, gone: frozenset[bytes] = frozenset()) -> Iterator[tuple[bytes, int]]:
@@ -168,9 +190,15 @@ def _vet(request: Mapping[str, Any], scratch: Path, say: Callable[[Mapping[str, 
     now = datetime.fromisoformat(request["now"])
     age = timedelta(seconds=request["max_age"])
     counts = Counts()
-    for finding in what_would_happen(request["halves"], scratch, now, age, counts):
+    for finding in what_would_happen(request["halves"], scratch, now, age, counts, request.get("share")):
         say({"finding": asdict(finding)})
     say({"end": asdict(counts)})
+
+
+def _reconcile(request: Mapping[str, Any], scratch: Path, say: Callable[[Mapping[str, Any]], None]) -> None:
+    from kumodr.reconcile.reading import write_spooled
+
+    say({"end": write_spooled(request, scratch)})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Read a RocksDB half of a spool through its scratch view."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +12,28 @@ if TYPE_CHECKING:
 
 _READ_AHEAD = 1 << 20
 
+Range = tuple[bytes | None, bytes | None]
+"""The first key and the first one behind; None is the beginning, or the end."""
+
 
 class RocksReader:
-    """Keys in order, values whole. Reading to the end without an error means that everything was readable."""
+    """Keys in order, values whole. Reading to the end without an error means that everything was readable.
 
-    def __init__(self, view: Path) -> None:
+    `ranges`, in order, are those that are read.
+    """
+
+    def __init__(self, view: Path, ranges: Sequence[Range] = ((None, None),)) -> None:
         self._view = view
+        self._ranges = ranges
         self._database: Rdict = open_view(view)
 
     def ids(self) -> Iterator[bytes]:
         """Yield every key in ascending order. Raise SpoolDamaged where it cannot be read to the end."""
-        return self._to_the_end(lambda options: self._database.keys(read_opt=options), lambda item: item)
+        return self._to_the_end(self._database.keys, lambda item: item)
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield every key and value in ascending order. Raise SpoolDamaged where it cannot be read to the end."""
-        return self._to_the_end(lambda options: self._database.items(read_opt=options), lambda item: item[0])
+        return self._to_the_end(self._database.items, lambda item: item[0])
 
     def sizes(self) -> Iterator[tuple[bytes, int]]:
         """Yield every key and the size of its value, having read (and so checked) the value. Raise SpoolDamaged."""
@@ -43,28 +50,33 @@ class RocksReader:
         """Close the database; the view can go then."""
         self._database.close()
 
-    def _to_the_end(
-        self, begin: "Callable[[ReadOptions], Iterator[Any]]", key_of: Callable[[Any], bytes]
-    ) -> Iterator[Any]:
+    def _to_the_end(self, begin: Callable[..., Iterator[Any]], key_of: Callable[[Any], bytes]) -> Iterator[Any]:
         from rocksdict import ReadOptions
 
-        options = ReadOptions()
-        options.set_readahead_size(_READ_AHEAD)
-        item: Any = None
-        for item in begin(options):
-            yield item
-        self._refuse_early_end(options, None if item is None else key_of(item))
+        for first, behind in self._ranges:
+            options = ReadOptions()
+            options.set_readahead_size(_READ_AHEAD)
+            if behind is not None:
+                options.set_iterate_upper_bound(behind)
+            item: Any = None
+            for item in begin(from_key=first, read_opt=options):
+                yield item
+            self._refuse_early_end(options, first if item is None else key_of(item), begun=item is not None)
 
-    def _refuse_early_end(self, options: "ReadOptions", last: bytes | None) -> None:
-        """The binding's iterators end in silence at damage: step over the end once more, and ask for the status."""
-        after = "" if last is None else f" after {last.hex()}"
+    def _refuse_early_end(self, options: "ReadOptions", last: bytes | None, *, begun: bool) -> None:
+        """The binding's iterators end in silence at damage: step over the end once more, and ask for the status.
+
+        `last` is the last key that was read, or where nothing was, the key to begin at.
+        """
+        after = f" after {last.hex()}" if begun and last is not None else ""
         try:
             iterator = self._database.iter(options)
             if last is None:
                 iterator.seek_to_first()
             else:
                 iterator.seek(last)
-                iterator.next()
+                if begun:
+                    iterator.next()
             iterator.status()
             more = iterator.valid()
         except Exception as error:  # the binding raises nothing more special

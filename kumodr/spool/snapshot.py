@@ -8,6 +8,7 @@ Why each half is one moment: `pinned.py` for RocksDB; for LocalDisk see `localha
 """
 
 import hashlib
+import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from kumodr.spool.localhalf import LocalHalf
     from kumodr.spool.rockshalf import RocksHalf
     from kumodr.spool.validation import Examination, Validation
+
+_LOGS_TO_SHARE = 48 << 20
+"""Bytes of write-ahead logs up to which two processes may read a spool."""
 
 
 class SpoolSnapshot:
@@ -92,6 +96,18 @@ class SpoolSnapshot:
         examination = Examination(request, [each for half in self._halves for each in half.descriptors])
         self._held.callback(examination.close)
         return examination
+
+    def examine_shared(self, task: str, **arguments: object) -> "tuple[Examination, ...]":
+        """As `examine`, in several processes with a share of the messages each where that is quicker: on a machine with
+        the processors for it, of RocksDB, and where the logs are small, because each process holds them in memory.
+        """
+        from kumodr.spool.examine import SHARES
+
+        halves = [half for half in self._halves if half.kind == "rocksdb"]
+        logs = sum(file.size for half in halves for file in half.files if file.path.endswith(".log"))
+        if len(halves) < len(self._halves) or logs > _LOGS_TO_SHARE or len(os.sched_getaffinity(0)) < SHARES:
+            return (self.examine(task, **arguments),)
+        return tuple(self.examine(task, share=share, **arguments) for share in range(SHARES))
 
     def readers(self, scratch: Path) -> "dict[str, Reader]":
         """Given a private directory, return what reads each half, through a scratch view in it. Close them after use.

@@ -23,6 +23,9 @@ _UUID = struct.Struct(">IHH")
 Entry = tuple[bytes, bytes | None]
 """A key and its value; None where the file is there but closed to the spool's owner."""
 
+Note = Callable[[bytes, bytes | None, bool], None]
+"""Takes a message's key, its metadata as stored, and whether that is known to be of the plainest form."""
+
 
 @dataclass
 class Counts:
@@ -33,31 +36,38 @@ class Counts:
 
 
 def what_would_happen(
-    halves: Mapping[str, Any], scratch: Path, now: datetime, max_age: timedelta, counts: Counts
+    halves: Mapping[str, Any],
+    scratch: Path,
+    now: datetime,
+    max_age: timedelta,
+    counts: Counts,
+    share: int | None = None,
+    note: Note | None = None,
 ) -> Iterator[Finding]:
     """Given how both halves are described (`examine.py`), yield the findings, and count into `counts`.
 
-    Damage is a finding, and ends the reading.
+    Damage is a finding, and ends the reading. With a `share` only its messages are looked at.
+    `note` is called with every message that has metadata.
     """
     notes: list[Finding] = []
     try:
-        meta = _opened("meta", halves["meta"], scratch, notes, values=True)
-        data = _opened("data", halves["data"], scratch, notes, values=False)
+        meta = _opened("meta", halves["meta"], scratch, notes, share, values=True)
+        data = _opened("data", halves["data"], scratch, notes, share, values=False)
         yield from notes
         notes.clear()
-        yield from _of_messages(meta, data, now, max_age, counts)
+        yield from _of_messages(meta, data, now, max_age, counts, note)
     except errors.SpoolDamaged as error:
         yield finding(vet.DAMAGED, error.what)
     yield from notes
 
 
 def _opened(
-    name: str, half: Mapping[str, Any], scratch: Path, notes: list[Finding], *, values: bool
+    name: str, half: Mapping[str, Any], scratch: Path, notes: list[Finding], share: int | None, *, values: bool
 ) -> Iterator[Entry]:
     if half["kind"] == "localdisk":
         return _of_files(Path(half["path"]), notes, values=values)
     try:
-        reader, damage = open_half(half, scratch / name)
+        reader, damage = open_half(half, scratch / name, share)
     except errors.SpoolDamaged as error:
         raise errors.SpoolDamaged(f"{name}: {error.what}") from error
     notes += [finding(vet.LOG_DAMAGED, f"{name}: {each}") for each in damage]
@@ -101,7 +111,12 @@ def _open_to(owner: os.stat_result, status: os.stat_result, bits: int) -> bool:
 
 
 def _of_messages(
-    meta: Iterator[Entry], data: Iterator[Entry], now: datetime, max_age: timedelta, counts: Counts
+    meta: Iterator[Entry],
+    data: Iterator[Entry],
+    now: datetime,
+    max_age: timedelta,
+    counts: Counts,
+    note: Note | None,
 ) -> Iterator[Finding]:
     plain = _plain_judge(now, max_age)
     left, right = next(meta, None), next(data, None)
@@ -115,8 +130,12 @@ def _of_messages(
             counts.data += right is not None and right[0] == left[0]
             body = right if right is not None and right[0] == left[0] else None
             if body is not None and body[1] is not None and plain(left[0], left[1]):
+                if note is not None:
+                    note(left[0], left[1], True)
                 left, right = next(meta, None), next(data, None)
                 continue
+            if note is not None:
+                note(left[0], left[1], False)
             reason = _of_metadata(left[0], left[1], now, max_age) or _of_body(left[0], body) or _of_queue(left)
             if reason is not None:
                 yield reason

@@ -5,6 +5,7 @@ Only looks; `quarantine.py` takes out. What KumoMTA does at start was measured o
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -98,20 +99,21 @@ def vet_and_count(meta: Path, data: Path, kind: str, now: datetime, max_age: tim
     from kumodr.spool.snapshot import snapshot
 
     found = [each for half in (meta, data) for each in _of_directory(half, kind)]
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     if any(each.reason == NO_CURRENT for each in found):
         return Vetted(tuple(found))
     try:
         with snapshot(meta, data, kind) as held:
-            examination = held.examine("vet", now=now.isoformat(), max_age=max_age.total_seconds())
-            for answer in examination.answers():
-                if "finding" in answer:
-                    found.append(Finding(**answer["finding"]))
-                else:
-                    counts = dict(answer["end"])
+            for examination in held.examine_shared("vet", now=now.isoformat(), max_age=max_age.total_seconds()):
+                for answer in examination.answers():
+                    if "finding" in answer:
+                        found.append(Finding(**answer["finding"]))
+                    else:
+                        counts.update(answer["end"])
     except errors.SpoolDamaged as error:
         found.append(finding(DAMAGED, error.what))
-    return Vetted(tuple(found), counts.get("meta", 0), counts.get("data", 0))
+    found.sort(key=lambda each: (each.reason == DAMAGED, each.id or ""))
+    return Vetted(tuple(dict.fromkeys(found)), counts["meta"], counts["data"])
 
 
 def _of_directory(half: Path, kind: str) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from kumodr.vault import bech32
 
 CHUNK = 65536
 TAG = 16
+_SEALED_CHUNK = CHUNK + TAG
 _INTRO = b"age-encryption.org/v1\n"
 _LONGEST_HEADER = 65536
 
@@ -75,11 +76,11 @@ def encrypt(payload: bytes | memoryview, recipients: Sequence[X25519PublicKey]) 
     last = max(0, (len(view) - 1) // CHUNK)
     for number in range(last + 1):
         chunk = view[number * CHUNK : (number + 1) * CHUNK]
-        pieces.append(cipher.encrypt(number.to_bytes(11, "big") + (b"\x01" if number == last else b"\0"), chunk, None))
+        pieces.append(cipher.encrypt(_nonce(number, number == last), chunk, None))
     return pieces
 
 
-def decrypt(sealed: bytes, secrets: Sequence[X25519PrivateKey]) -> bytes:
+def decrypt(sealed: bytes, secrets: Sequence[X25519PrivateKey]) -> bytearray:
     """Given a whole age file, return its payload. Raise NotForThisKey or Damaged."""
     view = memoryview(sealed)
     file_key, at = _open_header(sealed, secrets)
@@ -87,19 +88,26 @@ def decrypt(sealed: bytes, secrets: Sequence[X25519PrivateKey]) -> bytes:
     if len(nonce) != 16 or len(view) < at + TAG:
         raise Damaged("it ends early")
     cipher = ChaCha20Poly1305(_derived(file_key, nonce, b"payload"))
-    full = CHUNK + TAG
-    last = max(0, (len(view) - at - 1) // full)
-    pieces: list[bytes] = []
+    last = max(0, (len(view) - at - 1) // _SEALED_CHUNK)
+    left = len(view) - at - last * _SEALED_CHUNK
+    if left < TAG:
+        raise Damaged("it was cut or changed")
+    if last and left == TAG:
+        raise Damaged("its last chunk is empty")
+    payload = bytearray(len(view) - at - (last + 1) * TAG)
+    room = memoryview(payload)
     try:
         for number in range(last + 1):
-            chunk = view[at + number * full : at + (number + 1) * full]
-            if number == last and number and len(chunk) == TAG:
-                raise Damaged("its last chunk is empty")
-            flag = b"\x01" if number == last else b"\0"
-            pieces.append(cipher.decrypt(number.to_bytes(11, "big") + flag, chunk, None))
+            chunk = view[at + number * _SEALED_CHUNK : at + (number + 1) * _SEALED_CHUNK]
+            place = number * CHUNK
+            cipher.decrypt_into(_nonce(number, number == last), chunk, None, room[place : place + len(chunk) - TAG])
     except (InvalidTag, ValueError):
         raise Damaged("it was cut or changed") from None
-    return b"".join(pieces)
+    return payload
+
+
+def _nonce(number: int, last: bool) -> bytes:
+    return number.to_bytes(11, "big") + (b"\x01" if last else b"\0")
 
 
 def _open_header(sealed: bytes, secrets: Sequence[X25519PrivateKey]) -> tuple[bytes, int]:

@@ -143,6 +143,8 @@ def _write_synced(path: Path, pieces: Sequence[Piece]) -> None:
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
+        # Nobody reads it soon: memory is better left to the mail server whose spool this is a copy of.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
 

@@ -10,10 +10,12 @@ import errno
 import os
 import shutil
 import threading
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 from kumodr import errors
@@ -22,12 +24,14 @@ from kumodr.source import Progress
 from kumodr.vault.facts import Section, StoredObject
 from kumodr.vault.index import ObjectPlan, Placed, read_plan
 from kumodr.vault.keys import Identities
+from kumodr.vault.memory import freed_memory_kept
 from kumodr.vault.open import Vault
-from kumodr.vault.seal import LARGEST_SEALED, checksum_of, unseal
+from kumodr.vault.seal import LARGEST_SEALED, checksum_of, unseal_pieces
 from kumodr.vault.tarstream import Entry
 
 _WORKERS = 4
 _WAITING = 6
+_PIECES_AT_ONCE = 512
 _IMPLIED = "implied"
 """A directory that a path runs through; its own entry may come later in the stream, or never."""
 
@@ -46,15 +50,23 @@ class Fetched:
 
 def open_object(vault: Vault, stored: StoredObject, plan: ObjectPlan, identities: Identities) -> bytes:
     """Given an object and what it must hold, return its plain bytes. Raise ObjectMissing, ObjectDamaged, WrongKey."""
+    return b"".join(open_pieces(vault, stored, plan, identities))
+
+
+def open_pieces(vault: Vault, stored: StoredObject, plan: ObjectPlan, identities: Identities) -> list[memoryview]:
+    """As `open_object`, but return the plain bytes in pieces, to be joined."""
     import blake3
 
     sealed = vault.store.get(stored.name, LARGEST_SEALED)
     if len(sealed) != stored.size or checksum_of(sealed) != stored.crc32c:
         raise errors.ObjectDamaged(f"object {stored.name} is damaged")
-    plain = unseal(sealed, identities.secrets, plan.plain_size, stored.name)
-    if blake3.blake3(plain).hexdigest() != plan.blake3:
+    pieces = unseal_pieces(sealed, identities.secrets, plan.plain_size, stored.name)
+    digest = blake3.blake3()
+    for piece in pieces:
+        digest.update(piece)
+    if digest.hexdigest() != plan.blake3:
         raise errors.ObjectDamaged(f"object {stored.name} holds other content than the index says")
-    return plain
+    return pieces
 
 
 def fetch(vault: Vault, section: Section, identities: Identities, target: Path, progress: Progress) -> Fetched:
@@ -69,7 +81,7 @@ def fetch(vault: Vault, section: Section, identities: Identities, target: Path, 
     )
     partial = target.with_name(f".{target.name}.partial")
     try:
-        with written_to(target):
+        with written_to(target), freed_memory_kept():
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(mode=0o700, parents=True)
             writer = _Writer(vault, section, identities, partial, progress)
@@ -241,14 +253,14 @@ class _Writer:
         return descriptor
 
     def _write_object(self, stored: StoredObject, plan: ObjectPlan, large: "_Large | None", sync_each: bool) -> None:
-        plain = memoryview(open_object(self._vault, stored, plan, self._identities))
+        plain = Pieces(open_pieces(self._vault, stored, plan, self._identities))
         if plan.rest_of is not None and large is not None:
-            large.write(plain[: max(0, plan.rest_of.entry.size - plan.rest_at)], plan.rest_at)
+            large.write(plain.part(0, max(0, plan.rest_of.entry.size - plan.rest_at)), plan.rest_at)
             return
         for placed in plan.files:
             if placed.entry.kind != "file":
                 continue
-            content = plain[placed.offset : placed.offset + placed.entry.size]
+            content = plain.part(placed.offset, placed.entry.size)
             if large is not None:
                 large.write(content, 0)
                 return
@@ -269,12 +281,13 @@ class _Large:
         self._left = entry.size
         self._lock = threading.Lock()
 
-    def write(self, data: memoryview, at: int) -> None:
+    def write(self, data: Sequence[memoryview], at: int) -> None:
+        size = sum(map(len, data))
         _write(self._descriptor, data, at)
         with self._lock:
-            self._left -= len(data)
+            self._left -= size
             whole = self._left == 0
-        if whole and len(data):
+        if whole and size:
             _close(self._descriptor, self._sync, self._entry)
             self._descriptor = -1
 
@@ -291,10 +304,36 @@ def _spans(plan: ObjectPlan) -> Placed | None:
     return None
 
 
-def _write(descriptor: int, data: memoryview, at: int) -> None:
-    while data:
-        written = os.pwrite(descriptor, data, at)
-        data, at = data[written:], at + written
+class Pieces:
+    """Plain bytes in pieces, of which parts are taken without copying."""
+
+    def __init__(self, pieces: Sequence[memoryview]) -> None:
+        self._pieces = pieces
+        self._ends = list(accumulate(map(len, pieces)))
+
+    def part(self, start: int, size: int) -> list[memoryview]:
+        """Given a range, return its bytes in pieces; shorter where the bytes end."""
+        found: list[memoryview] = []
+        number = bisect_right(self._ends, start)
+        while size > 0 and number < len(self._pieces):
+            piece = self._pieces[number]
+            skipped = max(0, start - self._ends[number] + len(piece))
+            found.append(piece[skipped : skipped + size])
+            size -= len(found[-1])
+            number += 1
+        return found
+
+
+def _write(descriptor: int, data: Sequence[memoryview], at: int) -> None:
+    for first in range(0, len(data), _PIECES_AT_ONCE):
+        group = data[first : first + _PIECES_AT_ONCE]
+        written = os.pwritev(descriptor, group, at)
+        for piece in group:
+            rest = piece[written:]
+            written = max(0, written - len(piece))
+            at += len(piece)
+            while rest:
+                rest = rest[os.pwrite(descriptor, rest, at - len(rest)) :]
 
 
 def _close(descriptor: int, sync: bool, entry: Entry) -> None:

@@ -77,6 +77,12 @@ def unseal(sealed: bytes, secrets: Sequence[Any], size: int | None, name: str) -
 
     Raise WrongKey, or ObjectDamaged naming the object.
     """
+    pieces = unseal_pieces(sealed, secrets, size, name)
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+
+def unseal_pieces(sealed: bytes, secrets: Sequence[Any], size: int | None, name: str) -> list[memoryview]:
+    """As `unseal`, but return the plain bytes in pieces, which for content that lies in raw blocks are not copied."""
     try:
         compressed = age.decrypt(sealed, secrets)
     except age.NotForThisKey:
@@ -93,9 +99,29 @@ def unseal(sealed: bytes, secrets: Sequence[Any], size: int | None, name: str) -
         limit = LARGEST_PLAIN if size is None else size
         if promised < 0 or promised > limit or (size is not None and promised != size):
             raise errors.ObjectDamaged(f"object {name} is damaged: it holds another size than the index says")
-        return decompressor.decompress(compressed, max_output_size=limit)
+        stored = raw_blocks(compressed, promised)
+        return stored or [memoryview(decompressor.decompress(compressed, max_output_size=limit))]
     except zstandard.ZstdError:
         raise errors.ObjectDamaged(f"object {name} is damaged: it does not decompress") from None
+
+
+def raw_blocks(frame: bytes | bytearray, size: int) -> list[memoryview] | None:
+    """Given a zstd frame of that content size, return its blocks where it is what `stored_frame` makes, else None."""
+    view = memoryview(frame)
+    at = len(_MAGIC) + len(_SINGLE_SEGMENT) + 8
+    if frame[:at] != _MAGIC + _SINGLE_SEGMENT + size.to_bytes(8, "little"):
+        return None
+    blocks: list[memoryview] = []
+    while at + 3 <= len(view):
+        head = int.from_bytes(view[at : at + 3], "little")
+        block = view[at + 3 : at + 3 + (head >> 3)]
+        at += 3 + (head >> 3)
+        if head & 0b110 or head >> 3 > _BLOCK:
+            return None
+        blocks.append(block)
+        if head & 1:
+            return blocks if at == len(view) and sum(map(len, blocks)) == size else None
+    return None
 
 
 def checksum_of(data: bytes) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kumodr import errors
 from kumodr.vault.facts import StoredObject
+from kumodr.vault.memory import give_back_freed_memory, keep_freed_memory
 from kumodr.vault.open import Vault
 from kumodr.vault.seal import LARGEST_SEALED, checksum_of, seal
 from kumodr.vault.state import Piece, State, remember_object
@@ -30,6 +31,7 @@ class Uploads:
         self._directory = directory
         self._naming_key = naming_key
         self._keys = vault.public_keys()
+        keep_freed_memory()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kumodr-seal")
         self._room = threading.Semaphore(_WAITING)
         self._failure: BaseException | None = None
@@ -46,6 +48,7 @@ class Uploads:
     def close(self) -> None:
         """Wait for the pieces under way and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        give_back_freed_memory()
 
     def _guarded(self, plain: bytes) -> Piece:
         try:
