@@ -6,6 +6,7 @@ import signal
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 
 from kumodr import errors
 from kumodr.cli.options import vault_of
@@ -37,10 +38,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     key = NodeKey.load_or_create(Path(plan.state), plan.site)
     agent = Agent(plan_file, plan, vault, key, system_clock, terminal.note)
     stop = threading.Event()
-    previous = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     terminal.note(f"protecting {plan.site}, every {plan.protect.every:g} s, into {vault.store.address}")
     try:
         agent.run(stop, lambda figures: terminal.live(line(figures)))

@@ -89,8 +89,7 @@ class Stream:
         self._not_before = 0.0
 
     def start(self) -> None:
-        """Begin to ship what is offered, and make the node known to the vault."""
-        register(self._vault, self._key)
+        """Begin to ship what is offered."""
         self._shipper.start()
 
     def round(self) -> None:
@@ -255,6 +254,7 @@ class Stream:
         return self._source is not None
 
     def _open_epoch(self) -> None:
+        register(self._vault, self._key)
         if self._why is None:
             try:
                 resumed = resume(self._progress, self._backlog, self._vault, self._key)
@@ -330,7 +330,10 @@ class Stream:
         self._failures += 1
 
     def _heartbeat_due(self) -> bool:
-        return time.monotonic() - self._shipped_at >= self._protect.heartbeat
+        """Whether an empty segment is worth it: now and then, and to finish the join of a new base."""
+        base = self._progress.base if self._progress else None
+        joins = base is not None and self._writer is not None and self._writer.next <= base.whole
+        return joins or time.monotonic() - self._shipped_at >= self._protect.heartbeat
 
     def _why_again(self, progress: Progress) -> tuple[str, str] | None:
         base = progress.base

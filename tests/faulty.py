@@ -1,0 +1,57 @@
+"""A store that stalls, refuses, or loses its answer, when it is told to."""
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from kumodr import errors
+from kumodr.vault.store import Piece, Store
+
+
+class FaultyStore:
+    """A store in front of another. `faults` are used up by puts, one each: "before" fails without storing, "after" stores
+    and fails all the same, "cut" the same by another error; None lets one through. `broken` refuses every call.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.faults: list[str | None] = []
+        self.broken: errors.KumodrError | None = None
+        self.open_gate = threading.Event()
+        self.open_gate.set()
+        self.puts = 0
+
+    @property
+    def address(self) -> str:
+        return self._store.address
+
+    def put_if_absent(self, name: str, pieces: Sequence[Piece]) -> bool:
+        self.open_gate.wait(30)
+        self._refuse()
+        self.puts += 1
+        fault = self.faults.pop(0) if self.faults else None
+        if fault == "before":
+            raise errors.StoreUnavailable(f"the connection broke before {name}")
+        done = self._store.put_if_absent(name, pieces)
+        if fault in ("after", "cut"):
+            raise errors.StoreUnavailable(f"the answer for {name} was lost")
+        return done
+
+    def get(self, name: str, limit: int) -> bytes:
+        self._refuse()
+        return self._store.get(name, limit)
+
+    def start(self, name: str, length: int) -> tuple[bytes, int]:
+        self._refuse()
+        return self._store.start(name, length)
+
+    def size(self, name: str) -> int | None:
+        self._refuse()
+        return self._store.size(name)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self._refuse()
+        return self._store.list(prefix)
+
+    def _refuse(self) -> None:
+        if self.broken is not None:
+            raise self.broken
