@@ -7,6 +7,7 @@ last one is `{"end": …}`, and an answer without it is none.
 """
 
 import base64
+import gc
 import json
 import os
 import resource
@@ -56,6 +57,7 @@ def main() -> int:
     scratch = Path(request["scratch"])
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     _bound_memory(request["halves"])
+    gc.disable()  # nothing here makes cycles, and looking for them takes time for each message
     answer = {"vet": _vet, "reconcile": _reconcile}.get(request["task"], _census)
     try:
         answer(request, scratch, _say)

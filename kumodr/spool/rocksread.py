@@ -1,6 +1,7 @@
 """Read a RocksDB half of a spool through its scratch view."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from rocksdict import Rdict, ReadOptions
 
 _READ_AHEAD = 1 << 20
+_AT_ONCE = 8
+"""Items held at a time; a value may be a message of many megabytes."""
 
 Range = tuple[bytes | None, bytes | None]
 """The first key and the first one behind; None is the beginning, or the end."""
@@ -29,11 +32,11 @@ class RocksReader:
 
     def ids(self) -> Iterator[bytes]:
         """Yield every key in ascending order. Raise SpoolDamaged where it cannot be read to the end."""
-        return self._to_the_end(self._database.keys, lambda item: item)
+        return chain.from_iterable(self._to_the_end(self._database.keys, lambda item: item))
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield every key and value in ascending order. Raise SpoolDamaged where it cannot be read to the end."""
-        return self._to_the_end(self._database.items, lambda item: item[0])
+        return chain.from_iterable(self._to_the_end(self._database.items, lambda item: item[0]))
 
     def sizes(self) -> Iterator[tuple[bytes, int]]:
         """Yield every key and the size of its value, having read (and so checked) the value. Raise SpoolDamaged."""
@@ -50,7 +53,10 @@ class RocksReader:
         """Close the database; the view can go then."""
         self._database.close()
 
-    def _to_the_end(self, begin: Callable[..., Iterator[Any]], key_of: Callable[[Any], bytes]) -> Iterator[Any]:
+    def _to_the_end(
+        self, begin: Callable[..., Iterator[Any]], key_of: Callable[[Any], bytes]
+    ) -> Iterator[Sequence[Any]]:
+        """Yield the items of every range, a few at a time: a frame of Python for each would cost more than reading."""
         from rocksdict import ReadOptions
 
         for first, behind in self._ranges:
@@ -58,10 +64,12 @@ class RocksReader:
             options.set_readahead_size(_READ_AHEAD)
             if behind is not None:
                 options.set_iterate_upper_bound(behind)
-            item: Any = None
-            for item in begin(from_key=first, read_opt=options):
-                yield item
-            self._refuse_early_end(options, first if item is None else key_of(item), begun=item is not None)
+            items = begin(from_key=first, read_opt=options)
+            last: Any = None
+            while some := tuple(islice(items, _AT_ONCE)):
+                yield some
+                last = some[-1]
+            self._refuse_early_end(options, first if last is None else key_of(last), begun=last is not None)
 
     def _refuse_early_end(self, options: "ReadOptions", last: bytes | None, *, begun: bool) -> None:
         """The binding's iterators end in silence at damage: step over the end once more, and ask for the status.

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def _opened(
     except errors.SpoolDamaged as error:
         raise errors.SpoolDamaged(f"{name}: {error.what}") from error
     notes += [finding(vet.LOG_DAMAGED, f"{name}: {each}") for each in damage]
-    return _of_database(name, reader.entries() if values else ((key, b"") for key in reader.ids()))
+    return _of_database(name, reader.entries() if values else zip(reader.ids(), repeat(b""), strict=False))
 
 
 def _of_database(name: str, entries: Iterator[tuple[bytes, bytes]]) -> Iterator[Entry]:
