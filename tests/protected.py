@@ -1,6 +1,5 @@
 """A spool under protection, every part real but the clock's owner: who writes it is told each step by the test."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from faulty import FaultyStore
-from spool_samples import key, meta
 from vaults import Bench, bench, quiet
 from wal_database import WalDatabase, value
 
@@ -101,6 +99,10 @@ class LocalServer:
         return self._spool / half / path_of(number.to_bytes(16, "big"))
 
 
+class EpochOver(Exception):
+    """The epoch ended while a base for it was taken; the base is given up."""
+
+
 @dataclass
 class BaseTaken:
     """A base and what the spool held when it was taken."""
@@ -159,8 +161,6 @@ class Protected:
 
     def round(self, *, wait: float = 5.0) -> None:
         """One round of the loop; the vault has what was offered, unless it fails."""
-        if self.stream.base_due() is None and not self.bases:
-            self.states.clear()
         self.stream.round()
         self.remember()
         if wait:
@@ -187,7 +187,8 @@ class Protected:
         def join() -> StreamJoin:
             meanwhile("stored")
             number = self.stream.number_of_next_round(epoch)
-            assert number is not None
+            if number is None:
+                raise EpochOver
             whole.append(number)
             meanwhile("joined")
             return StreamJoin(epoch, begin, number)
@@ -218,6 +219,7 @@ class Protected:
     def stop(self) -> None:
         """kumodr is stopped and started again."""
         self.stream.finish(2.0)
+        self.remember()
         self.stream = self._new_stream()
 
     def close(self) -> None:
@@ -227,7 +229,7 @@ class Protected:
         self.server.kill()
 
     def recoverable(self) -> tuple[State, tuple[int, int]] | None:
-        """What base and stream in the vault give, and (epoch, number) of the last segment in it; None without a base."""
+        """What base and stream in the vault give, and (epoch, number) of its last segment; None without a base."""
         found = survey(self.made.vault, {})
         assert not found.problems, found.problems
         trust = trust_of(self.made.vault, {})
@@ -261,10 +263,3 @@ class Protected:
         stream = Stream(self.plan, self.vault, self.made.key, self.board, self.clock, self.said.append)
         stream.start()
         return stream
-
-
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-__all__ = ["BEGUN", "Protected", "key", "meta", "remove"]

@@ -1,11 +1,12 @@
 """The whole loop against a spool that does what it wants, a vault that fails, and kills of everything.
 
-After every round: what the vault gives back is exactly what the spool held when its newest segment, or its base, was
-read; nothing that left comes back, nothing that stayed is missing. When all is well again, it is what the spool holds now.
+After every step: what the vault gives back is exactly what the spool held when its newest segment was read; nothing
+that left comes back, nothing that stayed is missing. When all is well again, it is what the spool holds now.
 """
 
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from protected import Kind, Protected
+from protected import EpochOver, Kind, Protected
 from servers import wait_for
 
 from kumodr import errors
@@ -100,7 +101,12 @@ class Loop(RuleBasedStateMachine):
         for _ in range(2):
             self.protected.round(wait=0.05)
 
-    @precondition(lambda self: self.protected.store.broken is None)
+    @rule()
+    def a_day_passes(self) -> None:
+        """A planned base is due: the stream goes on beneath it."""
+        self.protected.time += timedelta(days=1)
+
+    @precondition(lambda self: self.protected.store.broken is None and self.protected.stream.base_due())
     @rule(writes=st.lists(st.tuples(st.sampled_from(["begun", "stored", "joined"]), NUMBERS, SEEDS), max_size=4))
     def base(self, writes: list[tuple[str, int, int]]) -> None:
         """A base where one is due; mail comes and goes, and rounds are read, at every moment of it."""
@@ -118,14 +124,12 @@ class Loop(RuleBasedStateMachine):
                 if seed % 3 and moment != "joined":
                     self.protected.round()
 
-        if self.protected.stream.base_due() is not None and self.protected.stream._writer is not None:
-            epoch = self.protected.stream.base_due()
-            assert epoch is not None
+        due = self.protected.stream.base_due()
+        if due is not None:
             try:
-                self.protected.base(meanwhile)
-            except AssertionError:
-                if self.protected.stream.number_of_next_round(epoch.epoch) is not None:
-                    raise
+                self.protected.take_base(due.epoch, due.begin, meanwhile)
+            except EpochOver:
+                assert self.protected.stream.number_of_next_round(due.epoch) is None
 
     @invariant()
     def what_the_vault_gives_is_what_was(self) -> None:
