@@ -325,7 +325,7 @@ def test_whenever_a_restore_is_ended_it_is_marked_only_when_whole(world: World, 
         ends.add(process.returncode)
         if (target / "kumodr-restored.json").exists():
             assert sorted(each for each in os.listdir(target) if not each.startswith(".")) == [
-                "config", "kumodr-restored.json", "logs", "spool",
+                "config", "evidence", "kumodr-restored.json", "logs", "spool",
             ]  # fmt: skip
             assert len(list((target / "spool" / "data").glob("*.sst"))) == 5
         else:

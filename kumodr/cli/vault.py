@@ -116,6 +116,8 @@ def info(url: str, terminal: Terminal) -> int:
         "stored_bytes": found.stored_bytes,
         "components": dict(found.components),
         "unreferenced_objects": found.unreferenced,
+        "stream_objects": found.segments,
+        "stream_bytes": found.segment_bytes,
         "problems": list(found.problems),
     }
     lines = [
@@ -123,6 +125,7 @@ def info(url: str, terminal: Terminal) -> int:
         f"  points     {found.points}" + (f", {found.oldest} to {found.newest}" if found.points else ""),
         f"  objects    {found.objects}, {size_text(found.stored_bytes)} stored",
         *(f"    {name:<10} {size_text(size)} in the objects of all points" for name, size in found.components.items()),
+        f"  stream     {found.segments} segments and roll-ups, {size_text(found.segment_bytes)} stored",
         f"  unused     {found.unreferenced} objects that no point names (left by runs that were interrupted)",
         *(f"  PROBLEM    {problem}" for problem in found.problems),
     ]

@@ -1,16 +1,21 @@
 """What a vault holds, in numbers, read without a key."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kumodr.clock import text_of_time
 from kumodr.vault.open import Vault
 from kumodr.vault.points import survey
+from kumodr.vault.stream import part_of_name
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """`components` are sealed bytes by component, each object once; `unreferenced` are objects that no point names."""
+    """`components` are sealed bytes by component, each object once; `unreferenced` are objects that no point names.
+
+    `segments` are the objects of streams, roll-ups among them, `segment_bytes` what they take.
+    """
 
     address: str
     id: str
@@ -21,6 +26,8 @@ class Inventory:
     stored_bytes: int
     components: Mapping[str, int]
     unreferenced: int
+    segments: int
+    segment_bytes: int
     problems: tuple[str, ...]
 
 
@@ -36,6 +43,9 @@ def inventory(vault: Vault) -> Inventory:
                     sizes[stored.name] = stored.size
                     components[section.component] = components.get(section.component, 0) + stored.size
     there = set(vault.store.list("objects/"))
+    segments = [name for name in vault.store.list("stream/") if part_of_name(name) is not None]
+    with ThreadPoolExecutor(8, thread_name_prefix="kumodr-sizes") as pool:
+        segment_bytes = sum(size or 0 for size in pool.map(vault.store.size, segments))
     times = sorted(point.taken for point in found.points)
     return Inventory(
         address=vault.store.address,
@@ -47,5 +57,7 @@ def inventory(vault: Vault) -> Inventory:
         stored_bytes=sum(sizes.values()),
         components=components,
         unreferenced=len(there - sizes.keys()),
+        segments=len(segments),
+        segment_bytes=segment_bytes,
         problems=tuple(str(problem) for problem in found.problems),
     )

@@ -191,19 +191,10 @@ def extent(
     Times are taken to rise with the numbers; where a clock went back, reading stops before the first later one. The
     segments before the last are looked at when they are read.
     """
+    found, reach = completed(vault, found, begin)
     problems: list[errors.KumodrError] = []
-    reach = begin - 1
-    while True:
-        for part in path(found, reach + 1):
-            reach = part.last
-        if reach >= found.newest:
-            break
-        missing = Part(found.node, found.epoch, reach + 1, reach + 1)
-        if vault.store.size(missing.name) is None:  # a listing may miss what is put while it runs
-            last = f"{missing.name} is missing"
-            problems.append(errors.ChainBroken(f"{last}, and segments up to number {found.newest} follow"))
-            break
-        found = Listing(found.node, found.epoch, found.singles | {reach + 1}, found.rollups)
+    if reach < found.newest:
+        problems.append(why_it_ends(found, reach))
     numbers = {number for number in found.singles if begin <= number <= reach}
     ends = sorted(numbers | {last for _, last in found.rollups if begin <= last <= reach})
     heads = Heads(vault, found, trust)
@@ -217,6 +208,28 @@ def extent(
             return Extent(found.node, found.epoch, begin, head.last, head.taken), (*problems, *bad[:1])
         count -= 1
     return None, (*problems, *bad[:1])
+
+
+def completed(vault: Vault, found: Listing, begin: int) -> tuple[Listing, int]:
+    """Given a listing, return it with what it missed, and the number that it leads to from `begin` without a gap.
+
+    A listing may miss names that are put while it runs, though it has later ones.
+    """
+    reach = begin - 1
+    while True:
+        for part in path(found, reach + 1):
+            reach = part.last
+        if reach >= found.newest:
+            return found, reach
+        if vault.store.size(Part(found.node, found.epoch, reach + 1, reach + 1).name) is None:
+            return found, reach
+        found = Listing(found.node, found.epoch, found.singles | {reach + 1}, found.rollups)
+
+
+def why_it_ends(found: Listing, reach: int) -> errors.KumodrError:
+    """Given a listing that leads to a number and has later ones, return the break."""
+    missing = Part(found.node, found.epoch, reach + 1, reach + 1).name
+    return errors.ChainBroken(f"{missing} is missing, and segments up to number {found.newest} follow")
 
 
 def _not_after(heads: Heads, ends: list[int], at: datetime) -> int:

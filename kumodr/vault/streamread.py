@@ -6,10 +6,11 @@ before stays usable. A damaged roll-up is only named where the single segments t
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from kumodr import errors
 from kumodr.vault.keys import Identities
@@ -17,6 +18,7 @@ from kumodr.vault.open import Vault
 from kumodr.vault.segment import LARGEST, LARGEST_HEAD, Content, Head, body_at, content_of
 from kumodr.vault.stream import NOT_GOOD, Listing, Part, Trust, path, read_head
 
+_Outcome = TypeVar("_Outcome")
 _WORKERS = 4
 _AHEAD = 16
 IN_FLIGHT = 64 << 20
@@ -63,7 +65,7 @@ class Reading:
         without: set[Part] = set()
         while self.last < self._end:
             parts = path(self._found, self.last + 1, self._end, without)
-            for part, outcome in self._opened(parts):
+            for part, outcome in opened(self._vault, parts, self._trust, self._identities):
                 error = outcome if isinstance(outcome, errors.KumodrError) else self._why_not_next(outcome.head)
                 if isinstance(outcome, Segment) and error is None:
                     self.last, self.hash = outcome.head.last, outcome.head.hash
@@ -89,37 +91,65 @@ class Reading:
             return errors.ChainBroken(f"{name} does not follow the segment before it that is in the vault")
         return None
 
-    def _opened(self, parts: Iterator[Part]) -> Iterator[tuple[Part, Segment | errors.KumodrError]]:
-        budget = _Budget(IN_FLIGHT)
-        waiting: deque[tuple[Part, Future[Segment | errors.KumodrError]]] = deque()
-        pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kumodr-stream")
-        try:
-            for turn, part in enumerate(islice(parts, _AHEAD)):
-                waiting.append((part, pool.submit(self._open, part, budget, turn)))
-            turn = len(waiting)
-            while waiting:
-                part, future = waiting.popleft()
-                outcome = future.result()
-                yield part, outcome
-                del outcome, future
-                budget.next()
-                if (following := next(parts, None)) is not None:
-                    waiting.append((following, pool.submit(self._open, following, budget, turn)))
-                    turn += 1
-        finally:
-            budget.close()
-            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _open(self, part: Part, budget: "_Budget", turn: int) -> Segment | errors.KumodrError:
+def opened(
+    vault: Vault, parts: Iterator[Part], trust: Trust, identities: Identities
+) -> Iterator[tuple[Part, Segment | errors.KumodrError]]:
+    """Given parts, yield each in order with what is in it, or why it does not count. Raise WrongKey, StoreUnavailable.
+
+    They are fetched and opened ahead, beside each other, at most `IN_FLIGHT` bytes of them at once.
+    """
+    budget = _Budget(IN_FLIGHT)
+    yield from _ahead(parts, lambda part, turn: _open(vault, part, trust, identities, budget, turn), budget)
+
+
+def heads(vault: Vault, parts: Iterator[Part], trust: Trust) -> Iterator[tuple[Part, Head | errors.KumodrError]]:
+    """Given parts, yield each in order with its head, or why it does not count. Raise StoreUnavailable."""
+
+    def read(part: Part, _turn: int) -> Head | errors.KumodrError:
         try:
-            head = read_head(self._vault, part, self._trust)
-            budget.take(turn, head.sealed_size + 2 * head.plain_size)
-            data = self._vault.store.get(part.name, LARGEST + 2 * LARGEST_HEAD)
-            if len(data) != body_at(data) + head.sealed_size:
-                raise errors.ObjectDamaged(f"object {part.name} is damaged")
-            return Segment(part, head, content_of(data, head, self._identities.secrets))
+            return read_head(vault, part, trust)
         except NOT_GOOD as error:
             return error
+
+    yield from _ahead(parts, read, _Budget(0))
+
+
+def _ahead(
+    parts: Iterator[Part], work: "Callable[[Part, int], _Outcome]", budget: "_Budget"
+) -> "Iterator[tuple[Part, _Outcome]]":
+    waiting: deque[tuple[Part, Future[_Outcome]]] = deque()
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kumodr-stream")
+    try:
+        for turn, part in enumerate(islice(parts, _AHEAD)):
+            waiting.append((part, pool.submit(work, part, turn)))
+        turn = len(waiting)
+        while waiting:
+            part, future = waiting.popleft()
+            outcome = future.result()
+            yield part, outcome
+            del outcome, future
+            budget.next()
+            if (following := next(parts, None)) is not None:
+                waiting.append((following, pool.submit(work, following, turn)))
+                turn += 1
+    finally:
+        budget.close()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _open(
+    vault: Vault, part: Part, trust: Trust, identities: Identities, budget: "_Budget", turn: int
+) -> Segment | errors.KumodrError:
+    try:
+        head = read_head(vault, part, trust)
+        budget.take(turn, head.sealed_size + 2 * head.plain_size)
+        data = vault.store.get(part.name, LARGEST + 2 * LARGEST_HEAD)
+        if len(data) != body_at(data) + head.sealed_size:
+            raise errors.ObjectDamaged(f"object {part.name} is damaged")
+        return Segment(part, head, content_of(data, head, identities.secrets))
+    except NOT_GOOD as error:
+        return error
 
 
 class _Budget:

@@ -97,9 +97,18 @@ def _opened(vault: Vault, section: Any, plans: Any, identities: Identities) -> A
 
 
 def record_verification(
-    vault: Vault, point: Point, level: str, result: Verification, clock: Clock, key: NodeKey | None
+    vault: Vault,
+    point: Point,
+    level: str,
+    result: Verification,
+    clock: Clock,
+    key: NodeKey | None,
+    stream: Mapping[str, Any] | None = None,
 ) -> None:
-    """Given a result, add it to the vault, with its time, signed where a node's key is at hand. Raise StoreReadOnly."""
+    """Given a result, add it to the vault, with its time, signed where a node's key is at hand. Raise StoreReadOnly.
+
+    `stream` is the range of the stream on top that was verified too.
+    """
     now = clock()
     document = {
         "point": point.id,
@@ -108,6 +117,7 @@ def record_verification(
         "time": text_of_time(now),
         "good": not result.problems,
         "problems": len(result.problems),
+        **({"stream": dict(stream)} if stream else {}),
     }
     body = json.dumps(document).encode() + b"\n"
     signature = {"key": key.public, "ed25519": b64encode(key.sign(body)).decode()} if key else {}
@@ -116,12 +126,16 @@ def record_verification(
 
 
 def latest_verification(vault: Vault, point: Point) -> dict[str, Any] | None:
-    """Given a point, return the newest record of it having been verified as {level, time, good, …}, or None."""
+    """Given a point, return the newest record of it having been verified as {level, time, good, …}, or None.
+
+    It has `stream` where the stream on top was verified too.
+    """
     for name in sorted(vault.store.list(f"verified/{point.id}/"), reverse=True):
         try:
             document = json.loads(vault.store.get(name, _LARGEST_RECORD).split(b"\n")[0])
             if document["manifest"] == point.sha256 and isinstance(document["good"], bool):
-                return {each: document[each] for each in ("level", "time", "good", "problems")}
+                stream = {"stream": document["stream"]} if isinstance(document.get("stream"), dict) else {}
+                return {each: document[each] for each in ("level", "time", "good", "problems")} | stream
         except (ValueError, KeyError, TypeError, errors.ObjectDamaged, errors.ObjectMissing):
             continue
     return None
