@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kumodr import errors
+from kumodr.cli import spool_lost, spool_reconcile
 from kumodr.cli.terminal import Terminal, size_text
 from kumodr.clock import system_clock, text_of_time
 
@@ -50,10 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--format", choices=("eml", "mbox", "maildir"), default="eml")
     export.add_argument("id", metavar="ID", nargs="*", help="which messages (default: all, or those chosen)")
     _add_choice(export)
+    spool_reconcile.add_options(_task(tasks, "reconcile", spool_reconcile.run, spool_reconcile.SUMMARY))
+    spool_lost.add_options(_task(tasks, "lost", spool_lost.run, spool_lost.SUMMARY))
     quarantine = _task(tasks, "quarantine", _quarantine, "list what was taken out, or put it back")
     quarantine.add_argument("action", choices=("list", "put-back"))
     quarantine.add_argument("id", metavar="ID", nargs="*", help="which messages to put back")
     quarantine.add_argument("--all", action="store_true", help="put everything back")
+    quarantine.add_argument("--reason", metavar="TEXT", help="only what was taken out for this reason, like held")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -86,8 +90,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar=name.upper(), help=f"only those with this {name} {what}".strip())
 
 
-def _places(arguments: argparse.Namespace) -> tuple[Path, Path, str]:
-    """Return meta, data and kind: from the command line, else from the plan."""
+def places(arguments: argparse.Namespace) -> tuple[Path, Path, str]:
+    """Given the command line, return meta, data and kind: from the command line, else from the plan."""
     if arguments.spool:
         return Path(arguments.spool, "meta"), Path(arguments.spool, "data"), arguments.kind or "auto"
     if arguments.meta and arguments.data:
@@ -106,7 +110,7 @@ def _status(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from kumodr.spool.explain import explain
     from kumodr.spool.snapshot import snapshot
 
-    meta, data, kind = _places(arguments)
+    meta, data, kind = places(arguments)
     taken = system_clock()
     with snapshot(meta, data, kind) as held:
         census, kind = held.validate(), held.kind
@@ -159,7 +163,7 @@ def _fates(directories: list[Path], wanted: set[str]) -> Any:
 def _opened(arguments: argparse.Namespace) -> "AbstractContextManager[Spool]":
     from kumodr.spool.reader import open_spool
 
-    return open_spool(*_places(arguments))
+    return open_spool(*places(arguments))
 
 
 def _choice(arguments: argparse.Namespace) -> "Choice":
@@ -238,12 +242,12 @@ def _vet(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from kumodr.spool import quarantine
     from kumodr.spool.vet import vet
 
-    meta, data, kind = _places(arguments)
+    meta, data, kind = places(arguments)
     if arguments.apply:
         from kumodr.spool.copyrule import refuse_unless_copy
 
         refuse_unless_copy(meta, data, kind)
-    findings = vet(meta, data, kind, _moment(arguments.at), _age(arguments.max_age))
+    findings = vet(meta, data, kind, _moment(arguments.at), age_of(arguments.max_age))
     moved: tuple[str, ...] = ()
     if arguments.apply:
         moved = quarantine.apply(findings, meta, data, kind, terminal.progress).moved
@@ -282,10 +286,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _age(text: str) -> timedelta:
+def age_of(text: str) -> timedelta:
+    """Given an age like 7d, 36h or 20m, return it. Raise UsageWrong."""
     number, unit = text[:-1], text[-1:]
     if unit not in _UNITS or not number.isdigit():
-        raise errors.UsageWrong(f"--max-age {text!r} is no age", remedy="write it like 7d, 36h or 90m")
+        raise errors.UsageWrong(f"{text!r} is no age", remedy="write it like 7d, 36h or 90m")
     return timedelta(seconds=int(number) * _UNITS[unit])
 
 
@@ -309,16 +314,18 @@ def _export(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _quarantine(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from kumodr.spool import quarantine
 
-    meta, data, kind = _places(arguments)
-    held = quarantine.listed(meta)
+    meta, data, kind = places(arguments)
+    held = [each for each in quarantine.each_listed(meta) if arguments.reason in (None, each.reason)]
     if arguments.action == "list":
         document = {"folder": str(quarantine.folder_of(meta)), "messages": [asdict(each) for each in held]}
         lines = [_plain(f"{each.id}  {each.reason}  {each.detail}".rstrip()) for each in held]
         terminal.result(document, lines or ["nothing is in quarantine"])
         return errors.DONE
     wanted = [each.id for each in held] if arguments.all else [each.replace("-", "").lower() for each in arguments.id]
-    if not wanted and not arguments.all:
-        raise errors.UsageWrong("no message is named", remedy="give ids, or --all")
-    done = quarantine.put_back(wanted, meta, data, kind)
+    if arguments.reason and not wanted:
+        wanted = [each.id for each in held]
+    elif not wanted and not arguments.all:
+        raise errors.UsageWrong("no message is named", remedy="give ids, --reason, or --all")
+    done = quarantine.put_back(wanted, meta, data, kind, arguments.reason)
     terminal.result({"put_back": list(done)}, [f"{len(done):,} messages put back"])
     return errors.DONE

@@ -21,12 +21,16 @@ from kumodr.plan.model import (
 CLASSES = {
     "spool": "SpoolComponent",
     "logs": "LogsComponent",
+    "ledger": "LedgerComponent",
     "config": "ConfigComponent",
     "redis": "RedisComponent",
     "prometheus": "PrometheusComponent",
 }
 
 NAMES = tuple(CLASSES)
+
+_SECTION = {"ledger": "logs"}
+"""The section of the plan that a component follows where it has none of its own name."""
 
 _NOWHERE = Plan(
     version=1,
@@ -46,7 +50,7 @@ _NOWHERE = Plan(
 
 def configured(plan: Plan) -> tuple[str, ...]:
     """Given the plan, return the names of the components that it protects."""
-    return tuple(name for name in NAMES if getattr(plan.components, name) is not None)
+    return tuple(name for name in NAMES if getattr(plan.components, _SECTION.get(name, name)) is not None)
 
 
 def component(name: str, plan: Plan, clock: Clock) -> Component:

@@ -5,6 +5,7 @@ server's next start marks it read-only all the same, so nothing but the frame sa
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,28 @@ def segment_paths(directory: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise errors.LogUnreadable(f"the log directory {directory} cannot be listed: {error.strerror}") from error
     return tuple(directory / name for name in names)
+
+
+def segments_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Given a log directory, yield the path of each regular file in or below it, relative to it, and its status.
+
+    In order of path. What begins with a dot is not KumoMTA's; links are not followed. What vanishes meanwhile is left
+    out. Raise LogUnreadable.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise errors.LogUnreadable(f"the log directory {error.filename} cannot be read: {error.strerror}") from error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            if not name.startswith(".") and stat.S_ISREG(status.st_mode):
+                yield os.path.relpath(path, root), status
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

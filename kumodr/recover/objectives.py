@@ -10,6 +10,7 @@ from kumodr.vault.facts import Point
 OBJECTIVE_OF_COMPONENT = {
     "spool": "queue",
     "logs": "analytics",
+    "ledger": "analytics",
     "config": "configuration",
     "redis": "analytics",
     "prometheus": "analytics",

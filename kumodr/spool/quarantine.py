@@ -1,23 +1,27 @@
 """Take messages out of a restored spool before a mail server starts on it, and put them back.
 
 `<spool>/quarantine/<id>/` holds `meta.json` and `body.eml` exactly as they were stored, and `reason.json`. Nothing is
-lost whenever this is killed: a message is written there durably (temporary folder, fsync, rename, fsync) before it is
-deleted from the spool, and put back durably before its folder is removed. A message that is in both places is taken
-out, or put back, by the next run. Only a restored copy is ever changed: `copyrule.py`.
+lost whenever this is killed: messages are written there durably (temporary folders, syncfs, rename, fsync) before they
+are deleted from the spool, and put back durably before their folders are removed. A message that is in both places is
+taken out, or put back, by the next run. Only a restored copy is ever changed: `copyrule.py`.
+
+Metadata that was changed, and not taken out, is kept the same way: a folder with `meta.json` alone, in whose reason
+stands the SHA-256 of what replaced it.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kumodr import errors
-from kumodr.durable import sync_directory
+from kumodr.durable import sync_directory, sync_filesystem
 from kumodr.source import Progress
 from kumodr.spool.copyrule import refuse_unless_copy
 from kumodr.spool.openfile import open_read_only, read_whole
@@ -25,7 +29,7 @@ from kumodr.spool.vet import Finding
 from kumodr.spool.writer import Writer, open_writer
 
 FOLDER = "quarantine"
-_AT_ONCE = 128
+_AT_ONCE = 512
 _PARTS = {"meta": "meta.json", "data": "body.eml"}
 _LARGEST_REASON = 1 << 20
 _LARGEST_PART = 1 << 30
@@ -41,6 +45,18 @@ class Quarantined:
     folder: Path
     meta_size: int | None
     body_size: int | None
+    replacement: str | None = None
+    """The SHA-256 of the metadata that stands in the spool in place of this one; None where all was taken out."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Metadata that is to be replaced: why, and the new bytes."""
+
+    id: str
+    reason: str
+    detail: str
+    replacement: bytes
 
 
 @dataclass(frozen=True)
@@ -68,45 +84,109 @@ def apply(
     Raise TargetIsLive where it is not certainly a copy, SpoolDamaged, SpoolUnreadable, DiskFull.
     """
     refuse_unless_copy(meta, data, kind)
-    wanted = [(each.id, each) for each in findings if each.id is not None]
-    left = tuple(each for each in findings if each.id is None)
     moved: list[str] = []
+    wanted = [each for each in findings if each.id is not None]
     if not wanted:
-        return Applied((), left)
-    folder = folder_of(meta)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with ExitStack() as opened:
-        halves = _open(opened, meta, data, kind)
-        for start in range(0, len(wanted), _AT_ONCE):
-            batch = wanted[start : start + _AT_ONCE]
-            try:
-                moved += [identifier for identifier, each in batch if _keep(folder, identifier, each, halves)]
-                sync_directory(folder)
-            except OSError as error:
-                raise errors.DiskFull(f"{folder} cannot be written: {error.strerror or error}") from error
-            for name in ("data", "meta"):
-                halves[name].delete(bytes.fromhex(identifier) for identifier, _ in batch)
-            progress("moving messages to quarantine", len(moved), len(wanted))
-    return Applied(tuple(moved), left)
+        return Applied((), tuple(findings))
+    with opened(meta, data, kind) as halves:
+        for batch in take_out(wanted, len(wanted), meta, halves, progress):
+            moved += batch
+    return Applied(tuple(moved), tuple(each for each in findings if each.id is None))
+
+
+@contextmanager
+def opened(meta: Path, data: Path, kind: str) -> Generator[dict[str, Writer]]:
+    """Given both halves' directories of a copy, give them open for changes, by name. Raise SpoolDamaged."""
+    folder_of(meta).mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as stack:
+        halves: dict[str, Writer] = {}
+        for name, path in (("meta", meta), ("data", data)):
+            halves[name] = open_writer(path, kind, folder_of(meta) / f".rocksdb-log-{name}")
+            stack.callback(halves[name].close)
+        yield halves
+
+
+def take_out(
+    wanted: Iterable[Finding], total: int, meta: Path, halves: Mapping[str, Writer], progress: Progress
+) -> Iterator[list[str]]:
+    """Given findings with ids, move each message named there into quarantine, batch by batch, in bounded memory.
+
+    Yield the ids of each batch that the spool had something of, when they are out. Raise DiskFull, SpoolDamaged.
+    """
+    folder, findings, done = folder_of(meta), iter(wanted), 0
+    while batch := list(islice(findings, _AT_ONCE)):
+        moved: list[str] = []
+        made: list[tuple[Path, Path]] = []
+        with _written_to(folder):
+            for each in batch:
+                identifier = each.id or ""
+                key = bytes.fromhex(identifier)
+                parts = {name: value for name, half in halves.items() if (value := half.get(key)) is not None}
+                if parts:
+                    moved.append(identifier)
+                    made += _keep(folder, identifier, each.reason, each.detail, parts, halves, None)
+            _commit(folder, made)
+        keys = [bytes.fromhex(each) for each in moved]
+        for name in ("data", "meta"):
+            halves[name].delete(keys)
+        done += len(batch)
+        progress("moving messages to quarantine", done, total)
+        yield moved
+
+
+def change(
+    wanted: Iterable[Change], total: int, meta: Path, halves: Mapping[str, Writer], progress: Progress
+) -> Iterator[list[str]]:
+    """Given new metadata for messages, keep what is stored in quarantine, then replace it, batch by batch.
+
+    Yield the ids of each batch when it is done. Raise DiskFull, SpoolDamaged.
+    """
+    folder, changes, done = folder_of(meta), iter(wanted), 0
+    while batch := list(islice(changes, _AT_ONCE)):
+        made: list[tuple[Path, Path]] = []
+        values: dict[bytes, bytes] = {}
+        with _written_to(folder):
+            for each in batch:
+                key = bytes.fromhex(each.id)
+                stored = halves["meta"].get(key)
+                if stored is not None and stored != each.replacement:
+                    digest = sha256(each.replacement).hexdigest()
+                    made += _keep(folder, each.id, each.reason, each.detail, {"meta": stored}, halves, digest)
+                    values[key] = each.replacement
+            _commit(folder, made)
+        halves["meta"].replace(values)
+        done += len(batch)
+        progress("taking off recipients", done, total)
+        yield [key.hex() for key in values]
 
 
 def listed(meta: Path) -> tuple[Quarantined, ...]:
     """Given the directory of `meta`, return what is in quarantine, in order of id."""
+    return tuple(each_listed(meta))
+
+
+def each_listed(meta: Path) -> Iterator[Quarantined]:
+    """As `listed`, one by one."""
     folder = folder_of(meta)
-    if not folder.is_dir():
-        return ()
-    return tuple(each for entry in sorted(folder.iterdir()) if (each := _quarantined(entry)) is not None)
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        if (each := _quarantined(folder / name)) is not None:
+            yield each
 
 
-def put_back(identifiers: Iterable[str], meta: Path, data: Path, kind: str = "auto") -> tuple[str, ...]:
+def put_back(
+    identifiers: Iterable[str], meta: Path, data: Path, kind: str = "auto", reason: str | None = None
+) -> tuple[str, ...]:
     """Given ids in quarantine, put each message back exactly as it was; return the ids.
 
-    Raise MessageMissing before anything is changed; TargetIsLive, and where the spool has something else under an id.
+    With a `reason`, only what was taken out for it: a message that was held comes back without the recipients that were
+    taken off. Raise MessageMissing before anything is changed; TargetIsLive, and where the spool has something else
+    under an id.
     """
     refuse_unless_copy(meta, data, kind)
     held: dict[str, list[Quarantined]] = {}
-    for each in listed(meta):
-        held.setdefault(each.id, []).append(each)
+    for each in each_listed(meta):
+        if reason is None or each.reason == reason:
+            held.setdefault(each.id, []).append(each)
     wanted = list(dict.fromkeys(identifiers))
     for identifier in wanted:
         if identifier not in held:
@@ -116,53 +196,75 @@ def put_back(identifiers: Iterable[str], meta: Path, data: Path, kind: str = "au
             )
     if not wanted:
         return ()
-    with ExitStack() as opened:
-        halves = _open(opened, meta, data, kind)
+    with opened(meta, data, kind) as halves:
         for identifier in wanted:
-            for each in held[identifier]:
+            for each in sorted(held[identifier], key=lambda each: each.replacement is not None):
                 _put_back(each, halves)
     return tuple(wanted)
 
 
-def _open(opened: ExitStack, meta: Path, data: Path, kind: str) -> dict[str, Writer]:
-    halves: dict[str, Writer] = {}
-    for name, path in (("meta", meta), ("data", data)):
-        halves[name] = open_writer(path, kind, folder_of(meta) / f".rocksdb-log-{name}")
-        opened.callback(halves[name].close)
-    return halves
-
-
-def _keep(folder: Path, identifier: str, finding: Finding, halves: dict[str, Writer]) -> bool:
-    """Write the message's folder durably. Return False where the spool has nothing of it any more."""
-    key = bytes.fromhex(identifier)
-    parts = {name: value for name, half in halves.items() if (value := half.get(key)) is not None}
-    if not parts:
+def forget(each: Quarantined, halves: Mapping[str, Writer]) -> bool:
+    """Given a message in quarantine that is to stay in the spool, remove its folder where the spool has all of it."""
+    key = bytes.fromhex(each.id)
+    parts = {name: value for name in _PARTS if (value := _part(each.folder, name)) is not None}
+    if not parts or any(halves[name].get(key) != value for name, value in parts.items()):
         return False
+    _remove(each.folder)
+    return True
+
+
+@contextmanager
+def _written_to(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.DiskFull(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _keep(
+    folder: Path,
+    identifier: str,
+    reason: str,
+    detail: str,
+    parts: Mapping[str, bytes],
+    halves: Mapping[str, Writer],
+    replacement: str | None,
+) -> list[tuple[Path, Path]]:
+    """Write the parts to a temporary folder; return it with its final name. Empty where they are kept already."""
+    key = bytes.fromhex(identifier)
     target = _free_name(folder, identifier, parts)
     if target is None:
-        return True
+        return []
     attributes = {name: dict(halves[name].attributes(key)) for name in parts}
-    reason = {"id": identifier, "reason": finding.reason, "detail": finding.detail, "attributes": attributes}
+    document = {"id": identifier, "reason": reason, "detail": detail, "attributes": attributes}
+    if replacement is not None:
+        document["replacement"] = replacement
     temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    if temporary.exists():
+        shutil.rmtree(temporary)
     temporary.mkdir(mode=0o700)
     for name, value in parts.items():
         _write(temporary / _PARTS[name], value)
-    _write(temporary / "reason.json", json.dumps(reason, indent=2).encode() + b"\n")
-    sync_directory(temporary)
-    temporary.rename(target)
-    return True
+    _write(temporary / "reason.json", json.dumps(document, indent=2).encode() + b"\n")
+    return [(temporary, target)]
+
+
+def _commit(folder: Path, made: Sequence[tuple[Path, Path]]) -> None:
+    """Make what was written durable, then give it its names, durably."""
+    if made:
+        sync_filesystem(folder)
+        for temporary, target in made:
+            temporary.rename(target)
+        sync_directory(folder)
 
 
 def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(descriptor)
 
 
-def _free_name(folder: Path, identifier: str, parts: dict[str, bytes]) -> Path | None:
+def _free_name(folder: Path, identifier: str, parts: Mapping[str, bytes]) -> Path | None:
     """Return a folder name that is free, or None where a folder of that message already has these very parts."""
     name = identifier if len(identifier) <= 64 else f"{identifier[:32]}-{sha256(identifier.encode()).hexdigest()[:24]}"
     for target in _names(folder, name):
@@ -207,6 +309,7 @@ def _quarantined(folder: Path) -> Quarantined | None:
         folder=folder,
         meta_size=sizes["meta"],
         body_size=sizes["data"],
+        replacement=reason.get("replacement") if isinstance(reason.get("replacement"), str) else None,
     )
 
 
@@ -236,12 +339,18 @@ def _attributes(reason: dict[str, Any]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _put_back(each: Quarantined, halves: dict[str, Writer]) -> None:
+def _put_back(each: Quarantined, halves: Mapping[str, Writer]) -> None:
     key = bytes.fromhex(each.id)
     attributes = _attributes(_reason(each.folder) or {})
     parts = {name: value for name in _PARTS if (value := _part(each.folder, name)) is not None}
     for name, value in parts.items():
-        if halves[name].get(key) not in (None, value):
+        stored = halves[name].get(key)
+        if each.replacement is not None and stored is None:
+            raise errors.MessageMissing(
+                f"message {each.id} is not in the spool, only its metadata in {each.folder}",
+                remedy="put the message itself back first",
+            )
+        if stored is not None and stored != value and sha256(stored).hexdigest() != each.replacement:
             raise errors.TargetIsLive(
                 f"message {each.id} is not put back: the spool's {name} has something else under this id",
                 remedy=f"look at both; the quarantined one is in {each.folder}",
@@ -249,7 +358,11 @@ def _put_back(each: Quarantined, halves: dict[str, Writer]) -> None:
     for name in ("data", "meta"):
         if name in parts:
             halves[name].put(key, parts[name], attributes.get(name, {}))
-    done = each.folder.with_name(f".{each.folder.name}.{os.getpid()}")
-    each.folder.rename(done)
+    _remove(each.folder)
+
+
+def _remove(folder: Path) -> None:
+    done = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder.rename(done)
     shutil.rmtree(done)
-    sync_directory(each.folder.parent)
+    sync_directory(folder.parent)

@@ -1,0 +1,502 @@
+"""Each treatment of a recovered spool, planned, done, put back: both kinds of spool, by hand and of a real server."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from reconcile_samples import DISASTER, UNTIL, contents, planned, record, sets_of, site, write_log
+from spool_samples import NOW, everything, key, meta, restored
+
+from kumodr import errors
+from kumodr.clock import text_of_time
+from kumodr.ledger.convert import Segment, convert
+from kumodr.ledger.database import open_database
+from kumodr.ledger.evidence import find_evidence
+from kumodr.reconcile.apply import apply
+from kumodr.reconcile.treatments import MEANING, TREATMENT_OF_REASON
+from kumodr.reconcile.trim import with_recipients
+from kumodr.spool import quarantine, vet
+from kumodr.spool.metadata import parse
+
+KINDS = ["rocksdb", "localdisk"]
+REPOSITORY = Path(__file__).resolve().parent.parent
+RECENT, LONG_AGO = UNTIL - timedelta(seconds=1), NOW - timedelta(hours=3)
+THREE = ["a@b.test", "b@b.test", "c@b.test"]
+(
+    WAITING, DELIVERED, EXPIRED, BOUNCED_BY_HAND, MOVED, RETURNED, TOMBSTONE, TWO_LEFT, ONE_LEFT, ALL_ENDED, NEW,
+    UNLOGGED, TRIED_LONG_AGO, LATER, REBOUND, HOOK, REQUEST, REQUEST_DONE, BROKEN, PENDING, NO_QUEUE, TRIMMED_AND_NEW,
+    BODY_LOST, BODY_UNKNOWN, BODY_DONE, META_LOST, META_UNKNOWN, DISCARDED, OTHER_CASE,
+) = (key(timedelta(hours=1), number) for number in range(29))  # fmt: skip
+OLD, FUTURE = key(timedelta(days=30), 1), key(timedelta(days=-1), 1)
+
+META = {
+    **dict.fromkeys(
+        (WAITING, DELIVERED, EXPIRED, BOUNCED_BY_HAND, MOVED, RETURNED, TOMBSTONE, NEW, UNLOGGED, TRIED_LONG_AGO,
+         REBOUND, OLD, FUTURE, BODY_LOST, BODY_UNKNOWN, BODY_DONE, DISCARDED, OTHER_CASE),
+        meta(),
+    ),
+    **dict.fromkeys((TWO_LEFT, ONE_LEFT, ALL_ENDED, TRIMMED_AND_NEW), meta(recipient=THREE)),
+    LATER: meta(schedule={"first_attempt": "2030-01-01T00:00:00Z"}),
+    HOOK: meta(recipient="hook@log.test", meta={"reception_protocol": "LogRecord", "queue": "hook"}),
+    **dict.fromkeys((REQUEST, REQUEST_DONE), meta(meta={"queue": "generator.kumomta.internal"})),
+    BROKEN: b"{\xff",
+    PENDING: meta(meta={"queue": "http://old.test:8000/.xfer.kumomta.internal"}),
+    NO_QUEUE: meta(recipient=[]),
+}  # fmt: skip
+DATA = {each: b"body of " + each for each in (*META, META_LOST, META_UNKNOWN)}
+for each in (BODY_LOST, BODY_UNKNOWN, BODY_DONE):
+    del DATA[each]
+
+LOST, PERHAPS, NULL, REPORT, GONE_BOUNCE = (key(timedelta(hours=2), number) for number in range(5))
+AFTER = UNTIL + timedelta(minutes=1)
+
+RECORDS = [
+    *(record("Reception", each, at=LONG_AGO) for each in META if each not in (UNLOGGED, HOOK, BODY_UNKNOWN, TWO_LEFT)),
+    record("Reception", TWO_LEFT, THREE, LONG_AGO),
+    *(record("TransientFailure", each, at=RECENT) for each in (WAITING, REBOUND, OTHER_CASE)),
+    record("Delivery", DELIVERED), record("Expiration", EXPIRED), record("AdminBounce", BOUNCED_BY_HAND),
+    record("XferOut", MOVED, response={"code": 250, "content": "new id is " + "a" * 32}),
+    record("XferOut", RETURNED, at=LONG_AGO), record("XferIn", RETURNED, at=LONG_AGO + timedelta(minutes=1)),
+    record("TransientFailure", RETURNED, at=RECENT),
+    record("Delivery", TWO_LEFT, ["b@b.test"]), record("TransientFailure", TWO_LEFT, ["a@b.test", "c@b.test"], RECENT),
+    record("Delivery", ONE_LEFT, ["a@b.test"]), record("Bounce", ONE_LEFT, "c@b.test"),
+    record("TransientFailure", ONE_LEFT, "b@b.test", RECENT),
+    record("Delivery", ALL_ENDED, ["c@b.test", "a@b.test"]), record("Bounce", ALL_ENDED, ["b@b.test"]),
+    record("Delivery", TRIMMED_AND_NEW, "a@b.test"),
+    record("TransientFailure", TRIED_LONG_AGO, at=LONG_AGO),
+    record("AdminRebind", REBOUND, at=UNTIL), record("AdminRebind", DISCARDED, queue="null"),
+    record("Delivery", OTHER_CASE, "R@b.test"),
+    record("Delivery", REQUEST_DONE, delivery_protocol="HttpInjectionGenerator"),
+    record("Delivery", BODY_DONE), record("Reception", META_LOST, at=AFTER),
+    record("Reception", LOST, at=AFTER, sender="=cmd|x", meta={"tenant": "acme", "campaign": "spring"}),
+    record("Reception", PERHAPS, at=LONG_AGO, queue="spring:acme@b.test"),
+    record("Reception", NULL, at=AFTER, queue="null"),
+    record("Reception", REPORT, at=AFTER), record("Feedback", REPORT, at=AFTER),
+    record("Reception", GONE_BOUNCE, at=AFTER), record("Bounce", GONE_BOUNCE, at=AFTER),
+    record("Rejection", b"", at=AFTER), record("SomethingNew", WAITING, at=RECENT),
+]  # fmt: skip
+
+EXPECTED = {
+    "to_send": {WAITING, RETURNED, LATER, OTHER_CASE},
+    "trimmed": {TWO_LEFT, ONE_LEFT},
+    "log_records": {HOOK},
+    "uncertain": {NEW, UNLOGGED, TRIED_LONG_AGO, REBOUND, REQUEST, TRIMMED_AND_NEW},
+    "finished": {
+        DELIVERED, EXPIRED, BOUNCED_BY_HAND, MOVED, TOMBSTONE, ALL_ENDED, REQUEST_DONE, BODY_DONE, DISCARDED
+    },
+    "lost_body": {BODY_LOST},
+    "never_acknowledged": {BODY_UNKNOWN},
+    "lost_metadata": {META_LOST},
+    "body_without_metadata": {META_UNKNOWN},
+    "too_old": {OLD},
+    "future": {FUTURE},
+    "unparsable": {BROKEN},
+    "pending_transfer": {PENDING},
+    "no_queue": {NO_QUEUE},
+}  # fmt: skip
+
+
+def ids(keys: set[bytes]) -> set[str]:
+    return {each.hex() for each in keys}
+
+
+@pytest.fixture(params=KINDS)
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A restored spool with one message or more for each treatment."""
+    return site(tmp_path / "r", request.param, META, DATA, RECORDS, [TOMBSTONE, key(timedelta(hours=9), 9)])
+
+
+def do(spool: Path, **terms: object) -> tuple[int, int]:
+    with planned(spool, **terms) as plan:
+        done = apply(plan, spool / "meta", spool / "data", "auto", lambda *_: None)
+    return done.moved, done.trimmed
+
+
+def recipients_of(spool: Path, each: bytes) -> tuple[str, ...]:
+    return parse(contents(spool)[0][each.hex()]).recipients
+
+
+def test_every_message_gets_its_one_treatment_and_nothing_is_changed(spool: Path) -> None:
+    before = everything(spool)
+    with planned(spool) as plan:
+        found = sets_of(plan)
+        assert found == {name: ids(keys) for name, keys in EXPECTED.items()}
+        assert set().union(*found.values()) == ids({*META, *DATA})
+        assert sum(map(len, found.values())) == len({*META, *DATA})
+        assert {each.id: each.recipients for each in plan.trims()} == {
+            TWO_LEFT.hex(): ("a@b.test", "c@b.test"),
+            ONE_LEFT.hex(): ("b@b.test",),
+            TRIMMED_AND_NEW.hex(): ("b@b.test", "c@b.test"),
+        }
+        assert list(plan.lost_ids(certain=True)) == sorted(ids({LOST, META_LOST, BODY_LOST}))
+        assert list(plan.lost_ids(certain=False)) == [PERHAPS.hex()]
+        assert (plan.spool.meta, plan.spool.data, plan.logs.problems) == (len(META), len(DATA), ())
+    assert everything(spool) == before
+
+
+def test_every_reason_has_a_treatment_with_a_meaning() -> None:
+    assert set(TREATMENT_OF_REASON.values()) <= set(MEANING)
+    of_vetting = set(vet.EFFECTS) - {vet.FOREIGN, vet.DAMAGED, vet.LOG_DAMAGED, vet.CLOSED_DIRECTORY, vet.NO_BODY}
+    assert of_vetting <= set(TREATMENT_OF_REASON)
+
+
+def test_lists_say_whose_it_is_and_why(spool: Path) -> None:
+    with planned(spool) as plan:
+        lost = {each.id: each for each in plan.lost()}
+        uncertain = {each.id: each for each in plan.uncertain()}
+        assert plan.lost_by("tenant") == [("t", 2, 0), ("acme", 1, 1)]
+        assert {name: (sure, more) for name, sure, more in plan.lost_by("campaign")}["spring"] == (1, 1)
+        assert plan.lost_by("domain") == [("b.test", 3, 1)]
+    one = lost[LOST.hex()]
+    assert (one.tenant, one.campaign, one.recipients, one.received, one.certain) == (
+        "acme", "spring", ("r@b.test",), AFTER, True
+    )  # fmt: skip
+    assert (lost[PERHAPS.hex()].tenant, lost[PERHAPS.hex()].campaign) == ("acme", "spring")
+    assert "perhaps" in lost[PERHAPS.hex()].why
+    assert "body" in lost[BODY_LOST.hex()].why
+    assert "metadata" in lost[META_LOST.hex()].why
+    assert uncertain[TRIMMED_AND_NEW.hex()].recipients == ("b@b.test", "c@b.test")
+    assert "injection request" in uncertain[REQUEST.hex()].why
+    assert "not in the log" in uncertain[UNLOGGED.hex()].why
+    assert "last tried" in uncertain[TRIED_LONG_AGO.hex()].why
+    assert uncertain[NEW.hex()].queue == "t@b.test"
+
+
+@pytest.mark.parametrize("choice", ["send", "hold", "drop"])
+def test_it_is_done_and_all_of_it_is_put_back(spool: Path, choice: str) -> None:
+    before = contents(spool)
+    taken = {name: keys for name, keys in EXPECTED.items() if name not in ("to_send", "trimmed", "log_records")}
+    if choice == "send":
+        del taken["uncertain"]
+    gone = set().union(*taken.values())
+    assert do(spool, uncertain=choice) == (len(gone), 3)
+    metadata, bodies = contents(spool)
+    assert set(metadata) == ids(set(META) - gone)
+    assert set(bodies) == ids(set(DATA) - gone)
+    assert recipients_of(spool, TWO_LEFT) == ("a@b.test", "c@b.test")
+    assert json.loads(metadata[ONE_LEFT.hex()])["recipient"] == "b@b.test"
+    reasons = {each.id: each.reason for each in quarantine.listed(spool / "meta") if each.replacement is None}
+    assert reasons[DELIVERED.hex()] == "finished"
+    assert reasons.get(NEW.hex()) == {"send": None, "hold": "held", "drop": "dropped"}[choice]
+    assert reasons[BROKEN.hex()] == vet.UNPARSABLE
+    with planned(spool, uncertain=choice) as again:
+        assert again.move_count == again.trim_count == 0
+        assert {*again.lost_ids(certain=True), *again.lost_ids(certain=False)} == ids(
+            {LOST, META_LOST, BODY_LOST, PERHAPS}
+        )
+        assert again.lost_counts() == (3, 1)
+    held = {each.id for each in quarantine.each_listed(spool / "meta")}
+    quarantine.put_back(sorted(held), spool / "meta", spool / "data")
+    assert contents(spool) == before
+    assert quarantine.listed(spool / "meta") == ()
+
+
+def test_a_held_message_comes_back_without_the_recipients_that_have_theirs(spool: Path) -> None:
+    do(spool, uncertain="hold")
+    assert TRIMMED_AND_NEW.hex() not in contents(spool)[0]
+    held = [each.id for each in quarantine.each_listed(spool / "meta") if each.reason == "held"]
+    quarantine.put_back(held, spool / "meta", spool / "data", reason="held")
+    assert recipients_of(spool, TRIMMED_AND_NEW) == ("b@b.test", "c@b.test")
+    assert contents(spool)[1][TRIMMED_AND_NEW.hex()] == DATA[TRIMMED_AND_NEW]
+    quarantine.put_back([TRIMMED_AND_NEW.hex()], spool / "meta", spool / "data")
+    assert contents(spool)[0][TRIMMED_AND_NEW.hex()] == META[TRIMMED_AND_NEW]
+
+
+def test_metadata_is_not_put_back_over_what_changed_since_nor_without_its_message(spool: Path) -> None:
+    do(spool, uncertain="hold")
+    with pytest.raises(errors.MessageMissing, match="put the message itself back first"):
+        quarantine.put_back([TRIMMED_AND_NEW.hex()], spool / "meta", spool / "data", reason="trimmed")
+    from kumodr.spool.quarantine import opened
+
+    with opened(spool / "meta", spool / "data", "auto") as halves:
+        halves["meta"].replace({TWO_LEFT: meta(recipient="other@b.test")})
+    with pytest.raises(errors.TargetIsLive, match="something else"):
+        quarantine.put_back([TWO_LEFT.hex()], spool / "meta", spool / "data")
+    assert recipients_of(spool, TWO_LEFT) == ("other@b.test",)
+
+
+@pytest.mark.parametrize(
+    ("raw", "left", "expected"),
+    [
+        (
+            b'{ "x": {"recipient":["no"]} ,"recipient" : [ "a" ,"b","\\u00e9\\n" ] ,"sender":"\\u0041","meta":{"n":1}}',
+            ["a", "é\n"],
+            b'{ "x": {"recipient":["no"]} ,"recipient" : ["a","\xc3\xa9\\n"] ,"sender":"\\u0041","meta":{"n":1}}',
+        ),
+        (
+            b'{"sender":"","recipient":["a","b"],"meta":{},"schedule":null,"\\u0072ecipients":1}\n',
+            ["b"],
+            b'{"sender":"","recipient":"b","meta":{},"schedule":null,"\\u0072ecipients":1}\n',
+        ),
+    ],
+)
+def test_every_other_byte_of_trimmed_metadata_stays(raw: bytes, left: list[str], expected: bytes) -> None:
+    assert with_recipients(raw, left) == expected
+
+
+@pytest.mark.parametrize("left", [[], ["stranger"]])
+def test_recipients_are_only_ever_taken_off(left: list[str]) -> None:
+    with pytest.raises(ValueError, match="taken off only"):
+        with_recipients(meta(recipient=["a", "b"]), left)
+
+
+def test_a_live_spool_is_not_changed(spool: Path) -> None:
+    (spool.parent / "kumodr-restored.json").unlink()
+    before = everything(spool)
+    with pytest.raises(errors.TargetIsLive):
+        do(spool)
+    assert everything(spool) == before
+
+
+def test_a_damaged_spool_is_not_reconciled(tmp_path: Path) -> None:
+    spool = site(tmp_path / "r", "rocksdb", META, DATA)
+    table = next((spool / "meta").glob("*.sst"))
+    table.write_bytes(table.read_bytes()[:100])
+    with pytest.raises(errors.SpoolDamaged), planned(spool):
+        pass
+
+
+# --- evidence ----------------------------------------------------------------------------------
+
+
+def test_the_window_of_the_disaster_decides_who_was_waiting(tmp_path: Path) -> None:
+    """Tried a second before the spool's copy: due again 20 minutes later by KumoMTA's own interval."""
+    spool = site(
+        tmp_path / "r", "rocksdb", {WAITING: meta()}, {WAITING: b""}, [record("TransientFailure", WAITING, at=RECENT)]
+    )
+    for terms, expected in (
+        ({"disaster": None}, "to_send"),
+        ({"disaster": RECENT + timedelta(minutes=19)}, "to_send"),
+        ({"disaster": RECENT + timedelta(minutes=21)}, "uncertain"),
+        ({"disaster": DISASTER, "retry_interval": timedelta(minutes=1)}, "uncertain"),
+    ):
+        with planned(spool, **terms) as plan:
+            assert sets_of(plan) == {expected: {WAITING.hex()}}, terms
+    with planned(spool, disaster=None) as plan:
+        assert plan.disaster == UNTIL
+
+
+def test_surviving_logs_of_the_dead_host_decide_more(tmp_path: Path) -> None:
+    spool = site(tmp_path / "r", "localdisk", {NEW: meta(), WAITING: meta()}, {NEW: b"", WAITING: b""})
+    logs = tmp_path / "saved [1]*" / "deep"
+    write_log(logs, [record("Delivery", NEW, at=AFTER), record("Reception", LOST, at=AFTER)])
+    with planned(spool) as plan:
+        assert sets_of(plan)["uncertain"] == ids({NEW, WAITING})
+    with planned(spool, [logs.parent], disaster=None) as plan:
+        assert sets_of(plan) == {"finished": {NEW.hex()}, "uncertain": {WAITING.hex()}}
+        assert list(plan.lost_ids(certain=True)) == [LOST.hex()]
+        assert plan.disaster == AFTER
+
+
+def test_the_ledger_stands_for_the_segments_that_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = site(tmp_path / "r", "localdisk", {DELIVERED: meta()}, {DELIVERED: b""}, [record("Delivery", DELIVERED)])
+    segment = next((spool.parent / "logs").rglob("2*"))
+    (spool.parent / "ledger").mkdir()
+    with open_database([spool.parent]) as database:
+        name = f"1-kumomta/{segment.name}"
+        convert(database, [Segment(segment, name, segment.stat().st_size)], spool.parent / "ledger" / "x.parquet")
+    with planned(spool) as plan:
+        assert plan.logs.records == 1
+        assert sets_of(plan) == {"finished": {DELIVERED.hex()}}
+    write_log(segment.parent, [record("Reception", DELIVERED)], "20261124-120000.5")
+    with planned(spool) as plan:
+        assert plan.logs.records == 2
+    segment.unlink()
+    with planned(spool) as plan:
+        assert sets_of(plan) == {"finished": {DELIVERED.hex()}}
+
+
+def test_evidence_that_is_damaged_is_not_taken_for_silence(tmp_path: Path) -> None:
+    spool = site(tmp_path / "r", "localdisk", {NEW: meta()}, {NEW: b""}, finished=[NEW])
+    (spool.parent / "evidence" / "finished.ids").write_bytes(NEW + b"x")
+    with pytest.raises(errors.FileUnreadable, match="multiple of 16"), planned(spool):
+        pass
+    (spool.parent / "evidence" / "evidence.json").write_text('{"spool_until": "yesterday"}')
+    with pytest.raises(errors.FileUnreadable, match="is no time"):
+        find_evidence(spool)
+    (spool.parent / "evidence" / "evidence.json").write_text("{")
+    with pytest.raises(errors.FileUnreadable, match="damaged"):
+        find_evidence(spool)
+    with pytest.raises(errors.LogUnreadable, match="nowhere"):
+        find_evidence(spool, [tmp_path / "nowhere"])
+
+
+def test_a_message_for_thousands_is_trimmed(tmp_path: Path) -> None:
+    many = [f"u{number}@é.test" for number in range(2500)]
+    left = many[:100] + many[2400:]
+    records = [record("Delivery", NEW, many[100:2400]), record("TransientFailure", NEW, left, RECENT)]
+    spool = site(tmp_path / "r", "rocksdb", {NEW: meta(recipient=many)}, {NEW: b"x"}, records)
+    assert do(spool) == (0, 1)
+    assert recipients_of(spool, NEW) == tuple(left)
+
+
+# --- a real server -----------------------------------------------------------------------------
+
+CAPTURES = ["localdisk-clean-stop", "localdisk-killed", "rocksdb-clean-stop", "rocksdb-killed",
+            "rocksdb-killed-long-segment", "rocksdb-killed-many-flushes"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_a_capture_is_reconciled(unpacked, fixtures_directory: Path, tmp_path: Path, name: str) -> None:
+    expected = json.loads((fixtures_directory / f"{name}.json").read_text())
+    captured = unpacked(name)
+    spool = restored(captured / "spool", tmp_path / "back")
+    with planned(spool, [captured / "logs"], disaster=None) as plan:
+        found = sets_of(plan)
+        missing = {*plan.lost_ids(certain=True), *plan.lost_ids(certain=False)}
+        apply(plan, spool / "meta", spool / "data", "auto", lambda *_: None)
+    assert set().union(*found.values()) == set(expected["meta_ids"])
+    assert set(found) <= {"to_send", "uncertain", "trimmed", "finished"}
+    assert missing <= set(expected["acked_not_in_spool_and_not_terminal"])
+    if expected["ended_by"] == "stop":
+        assert set(found) == {"to_send"}
+        assert not missing
+    staying = set(contents(spool)[0])
+    assert staying == set(expected["meta_ids"]) - found.get("finished", set())
+    assert staying.isdisjoint(expected.get("spooled_and_already_at_the_sink", ()))
+
+
+def test_what_a_stale_copy_holds_of_a_capture_is_finished_by_its_log(
+    unpacked, fixtures_directory: Path, tmp_path
+) -> None:
+    """Every message that the log ends is put into a spool, as a base of an earlier time has it: none stays."""
+    expected = json.loads((fixtures_directory / "rocksdb-killed.json").read_text())
+    logs = unpacked("rocksdb-killed") / "logs"
+    ended = set(expected["terminal_ids_in_log"]) - set(expected["spooled_but_terminal_in_log"])
+    addresses = {}
+    from kumodr.ledger.records import parse as parse_record
+    from kumodr.ledger.segments import read_records, segment_paths
+
+    for path in segment_paths(logs):
+        for line in read_records(path):
+            each = parse_record(line)
+            if each is not None and each.type == "Reception":
+                addresses[each.id] = each.recipients
+    entries = {bytes.fromhex(each): meta(recipient=addresses[each]) for each in ended}
+    spool = site(tmp_path / "r", "rocksdb", entries, dict.fromkeys(entries, b"x"))
+    with planned(spool, [logs]) as plan:
+        assert sets_of(plan) == {"finished": ended}
+
+
+def test_a_transferred_message_is_finished_here(unpacked, tmp_path: Path) -> None:
+    logs = unpacked("logs-xfer-source") / "logs"
+    with open_database([logs]) as database:
+        segments = [Segment(path, path.name, 0) for path in logs.iterdir() if not path.name.startswith(".")]
+        convert(database, segments, database.directory / "x.parquet")
+        rows = database.rows(
+            "SELECT DISTINCT id, moved_to FROM read_parquet(?) WHERE type = 'XferOut'",
+            [str(database.directory / "x.parquet")],
+        )
+    assert rows
+    assert all(len(moved) == 32 and moved != identifier for identifier, moved in rows)
+    entries = {bytes.fromhex(identifier): meta() for identifier, _ in rows}
+    spool = site(tmp_path / "r", "localdisk", entries, dict.fromkeys(entries, b"x"))
+    with planned(spool, [logs], max_age=timedelta(days=9999)) as plan:
+        assert sets_of(plan) == {"finished": {identifier for identifier, _ in rows}}
+
+
+# --- the command line --------------------------------------------------------------------------
+
+
+def kumodr(*words: str | Path, expect: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "kumodr", "spool", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout
+
+
+TERMS = ("--at", text_of_time(NOW), "--disaster", text_of_time(DISASTER))
+
+
+def test_the_whole_way_by_the_command_line(spool: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lists"
+    document = json.loads(kumodr("reconcile", "--spool", spool, "--json", *TERMS, "--out", out, expect=3))
+    for name in ("to_send", "finished", "trimmed", "uncertain"):
+        assert document[name] == {"count": len(EXPECTED[name]), "ids": sorted(ids(EXPECTED[name]))}
+    assert document["lost"] == {"count": 3, "ids": sorted(ids({LOST, META_LOST, BODY_LOST}))}
+    assert document["perhaps_lost"]["ids"] == [PERHAPS.hex()]
+    assert {name: set(each["ids"]) for name, each in document["others"].items() if each["count"]} == {
+        name: ids(keys) for name, keys in EXPECTED.items() if name not in document
+    }
+    assert document["applied"] is None
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o600}
+    rows = list(csv.DictReader((out / "lost.csv").open(newline="")))
+    assert {row["id"] for row in rows} == ids({LOST, PERHAPS, META_LOST, BODY_LOST})
+    assert next(row["sender"] for row in rows if row["id"] == LOST.hex()) == "'=cmd|x"
+    assert {each["id"] for each in json.loads((out / "uncertain.json").read_text())} == ids(EXPECTED["uncertain"])
+    assert len(list(csv.DictReader((out / "uncertain.csv").open(newline="")))) == len(EXPECTED["uncertain"])
+
+    text = kumodr("reconcile", "--spool", spool, *TERMS, "--uncertain", "hold", "--apply", expect=3)
+    assert "moved to" in text
+    held = json.loads(kumodr("quarantine", "list", "--reason", "held", "--spool", spool, "--json"))
+    assert {each["id"] for each in held["messages"]} == ids(EXPECTED["uncertain"])
+    kumodr("quarantine", "put-back", "--reason", "held", "--spool", spool)
+    assert ids(EXPECTED["uncertain"]) <= set(contents(spool)[0])
+    assert vet.vet(spool / "meta", spool / "data", "auto", NOW) == ()
+
+
+def test_what_did_we_lose_and_whose_was_it(spool: Path) -> None:
+    document = json.loads(kumodr("lost", "--spool", spool, "--json", *TERMS, expect=3))
+    assert (document["lost"], document["perhaps_lost"]) == (3, 1)
+    assert document["by_tenant"][-1] == {"tenant": "acme", "lost": 1, "perhaps_lost": 1}
+    assert {each["id"] for each in document["messages"]} == ids({LOST, PERHAPS, META_LOST, BODY_LOST})
+    text = kumodr("lost", "--spool", spool, *TERMS, expect=3)
+    assert "3 messages are lost, 1 more perhaps" in text
+    assert LOST.hex() in text
+    assert "acme" in text
+
+
+def test_nothing_lost_and_nothing_uncertain_is_done(tmp_path: Path) -> None:
+    records = [record("Reception", WAITING, at=LONG_AGO), record("TransientFailure", WAITING, at=RECENT)]
+    spool = site(tmp_path / "r", "localdisk", {WAITING: meta()}, {WAITING: b""}, records)
+    assert "1 to_send" in kumodr("reconcile", "--spool", spool, *TERMS)
+    assert "nothing is lost" in kumodr("lost", "--spool", spool, *TERMS)
+    assert json.loads(kumodr("reconcile", "--spool", spool, *TERMS, "--json", "--apply"))["applied"] == {
+        "moved": 0, "trimmed": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--disaster", "soon"), errors.USAGE),
+        (("--max-age", "long"), errors.USAGE),
+        (("--retry-interval", "-1m"), errors.USAGE),
+        (("--uncertain", "guess"), errors.USAGE),
+        (("--logs", "/nowhere/at/all"), errors.FAILED),
+    ],
+)
+def test_what_is_asked_wrongly_is_a_sentence(tmp_path: Path, words: tuple[str, ...], code: int) -> None:
+    spool = site(tmp_path / "r", "localdisk", {WAITING: meta()}, {WAITING: b""})
+    kumodr("reconcile", "--spool", spool, *words, expect=code)
+
+
+def test_a_spool_that_was_not_restored_is_looked_at_only(tmp_path: Path) -> None:
+    spool = site(tmp_path / "r", "localdisk", {WAITING: meta()}, {WAITING: b""})
+    (spool.parent / "kumodr-restored.json").unlink()
+    kumodr("reconcile", "--spool", spool, *TERMS, expect=3)
+    kumodr("reconcile", "--spool", spool, *TERMS, "--apply", expect=errors.UNSAFE)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_changed_files_keep_their_owner(tmp_path: Path) -> None:
+    for kind in KINDS:
+        spool = site(tmp_path / kind, kind, META, DATA, RECORDS)
+        for path in (spool, *spool.rglob("*")):
+            os.chown(path, 999, 998)
+        do(spool)
+        for half in ("meta", "data"):
+            owners = {(path.stat().st_uid, path.stat().st_gid) for path in (spool / half).rglob("*")}
+            assert owners == {(999, 998)}, kind
+            assert not (spool / half / "rocksdict-config.json").exists()
+            assert not (spool / half / "LOG").exists()
