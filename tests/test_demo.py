@@ -19,13 +19,14 @@ def test_every_message_is_accounted_for(kind: str, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result["promises_broken"] == []
     assert result["recovered"] > 0
-    assert result["delivered_after"] >= result["recovered"] - result["quarantined"] - len(result["sent_twice"]) - 5
     assert result["accepted"] > 200
-    delivered = result["delivered_before"] + result["delivered_after"] - len(result["sent_twice"])
-    assert delivered + len(result["lost"]) == result["accepted"]
-    assert 0 < result["point_age"] < 10
+    assert result["sent_twice"] == []
+    assert result["lost_although_protected"] == []
+    assert result["delivered_before"] + result["delivered_after"] + len(result["lost"]) == result["accepted"]
+    assert len(result["lost"]) <= 80 * (result["point_age"] + 1)
+    assert 0 < result["point_age"] < 5
     assert result["time_to_accept"] < result["objectives"]["critical_services"]
-    assert all(len(each) == 32 for each in result["lost"] + result["sent_twice"])
+    assert all(len(each) == 32 for each in result["lost"])
     mine = str(tmp_path)
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if mine.encode() in _read(path)]
     assert left == []

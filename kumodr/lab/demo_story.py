@@ -1,7 +1,8 @@
-"""The demo's story: load, backups, disaster, recovery, and every message accounted for at the sink."""
+"""The demo's story: load under protection, disaster, recovery, and every message accounted for at the sink."""
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -12,14 +13,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kumodr import errors
+from kumodr.cli.terminal import size_text
 from kumodr.clock import time_of_text
 from kumodr.lab.account import account, sent, taken
 from kumodr.lab.options import Options
-from kumodr.lab.processes import Process, start, stop
+from kumodr.lab.processes import Process, kill, start, stop
 from kumodr.lab.site import Site, adopt, create
+from kumodr.protect.figures import Figures, published
 
-_BACKUPS = 3
 _LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class Back:
+    """What the restore brought back: from which base, messages, the time of the state in ns, and until which number."""
+
+    point: str
+    messages: int
+    until: float
+    segments: str
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the evidence said of the recovered messages, before a server was started on them."""
+
+    finished: int
+    uncertain: tuple[str, ...]
+    put_back: int
+    others: int
 
 
 @dataclass(frozen=True)
@@ -29,12 +51,14 @@ class Result:
     accepted: int
     delivered_before: int
     recovered: int
+    finished: int
+    uncertain: int
+    put_back: int
     quarantined: int
     delivered_after: int
     lost: tuple[str, ...]
-    lost_although_backed_up: tuple[str, ...]
+    lost_although_protected: tuple[str, ...]
     sent_twice: tuple[str, ...]
-    sent_twice_although_known: tuple[str, ...]
     time_to_accept: float
     time_to_full: float
     point_age: float
@@ -64,11 +88,12 @@ class Story:
         self._lab = directory / "lab"
         self._keys = directory / "far-away"
         self._vault = directory / "vault"
+        self._back = directory / "recovered"
         self._options = Options(kind=kind, kumod=kumod, retry_interval=2.0, max_retry_interval=4.0)
         self._rate = rate
         self._seconds = seconds
         self._say = say
-        self._quarantined = 0
+        self._protect: Process | None = None
         self._site: Site | None = None
         self._load: Process | None = None
 
@@ -77,17 +102,19 @@ class Story:
         begun = time.monotonic()
         try:
             site = self._site = self._site_up()
+            self._begin_protection()
             self._begin_load(site)
-            points = self._backups()
             disaster = self._disaster(site)
-            recovered, age = self._restored(disaster)
+            back = self._restored(disaster)
+            decided = self._decided(site)
             site = self._site = self._back_up_again()
             accepting = self._until_accepting(site) - disaster
             left, full = self._until_drained(site)
-            return self._accounted(points[-1], disaster, recovered, age, accepting, full - disaster, left, begun)
+            return self._accounted(back, decided, disaster, accepting, full - disaster, left, begun)
         finally:
-            if self._load is not None:
-                stop(self._load)
+            for process in (self._load, self._protect):
+                if process is not None:
+                    stop(process)
             if self._site is not None:
                 self._site.kill()
 
@@ -103,48 +130,89 @@ class Story:
         site.start()
         return site
 
+    def _begin_protection(self) -> None:
+        self._keys.mkdir(mode=0o700)
+        self._kumodr("vault", "init", "--identity-out", str(self._keys / "identity.txt"))
+        self._say(
+            "the vault is made; its key is far away from the site; `kumodr protect` follows the spool every second"
+        )
+        words = ["protect", "--plan", str(self._lab / "kumodr.yaml")]
+        self._protect = start([sys.executable, "-m", "kumodr", *words], self._lab / "world" / "protect.log")
+        deadline = time.monotonic() + _LIMIT
+        while (figures := self._figures()) is None or figures.base is None:
+            if time.monotonic() > deadline:
+                raise errors.LabFailed("kumodr protect took no base", remedy=f"read {self._lab}/world/protect.log")
+            time.sleep(0.05)
+        self._say(f"{figures.base} is the base; from here on the stream goes on top of it")
+
+    def _figures(self) -> Figures | None:
+        return published(self._lab / "site" / "kumodr-state")
+
     def _begin_load(self, site: Site) -> None:
         self._say(f"mail comes in, {self._rate:.0f} messages a second; the world defers 3 in 10, so a queue builds up")
         words = ["--to", site.smtp, "--record", str(site.world / "load.jsonl"), "--rate", str(self._rate)]
         words += ["--seconds", str(self._seconds + 2), "--size", "6000"]
         self._load = start([sys.executable, "-m", "kumodr.lab.load", *words], site.world / "load.log")
-
-    def _backups(self) -> list[dict[str, Any]]:
-        self._keys.mkdir(mode=0o700)
-        self._kumodr("vault", "init", "--identity-out", str(self._keys / "identity.txt"))
-        self._say("the vault is made; its key is far away from the site")
-        points: list[dict[str, Any]] = []
-        pause = self._seconds / (_BACKUPS + 0.5)
-        for _number in range(_BACKUPS):
-            time.sleep(pause)
-            points.append(self._kumodr("backup"))
-            spool = points[-1]["components"]["spool"]["facts"]
-            self._say(f"{points[-1]['point']}: {spool['messages']} messages in the queue, stored and read back")
-        time.sleep(pause / 2)
-        return points
+        for _ in range(2):
+            time.sleep(self._seconds / 2)
+            figures = self._figures()
+            if figures is not None and figures.recoverable_until is not None:
+                age = time.time() - time_of_text(figures.recoverable_until).timestamp()
+                accepted, uploaded = size_text(figures.accepted_bytes), size_text(figures.uploaded_bytes)
+                self._say(
+                    f"{figures.state}: all mail up to {age:.1f} s ago can be recovered; {figures.messages_at_risk} "
+                    f"messages at risk; {accepted} accepted, {uploaded} uploaded"
+                )
+        time.sleep(random.uniform(0.0, 1.0))  # a disaster does not wait for a round to end
 
     def _disaster(self, site: Site) -> float:
         self._say("DISASTER: kill -9 of every process, and the site's directory is gone; mail was still coming in")
+        if self._protect is not None:
+            kill(self._protect)
+        site.kill([name for name in site.names() if name != "sink"])
+        disaster = time.time()
         site.wipe()
-        return time.time()
+        return disaster
 
-    def _restored(self, disaster: float) -> tuple[int, float]:
+    def _restored(self, disaster: float) -> Back:
         self._say("on an empty machine, with nothing but the vault's address and the key:")
-        back = self._lab.parent / "recovered"
-        words = ["--vault", str(self._vault), "--identity", str(self._keys / "identity.txt"), "--to", str(back)]
+        words = ["--vault", str(self._vault), "--identity", str(self._keys / "identity.txt"), "--to", str(self._back)]
         report = self._kumodr("restore", *words, plan=False, good=(0, 3))
         spool = next(each for each in report["components"] if each["component"] == "spool")
-        age = disaster - time_of_text(spool["taken"]).timestamp()
-        self._say(f"{spool['point']} is back and vetted: {spool['facts']['messages']} messages, {age:.1f} s old")
-        found = self._kumodr("spool", "vet", "--apply", "--spool", str(back / "spool"), plan=False, good=(0, 3))
-        reasons = sorted({each["reason"] for each in found["findings"]})
-        self._quarantined = len(found["findings"])
-        text = f"{self._quarantined} put into quarantine ({', '.join(reasons)})" if reasons else "nothing stands out"
-        self._say(f"before a server is started on it, it is vetted: {text}")
-        return int(spool["facts"]["messages"]), age
+        stream = report["stream"]
+        until = time_of_text(spool["until"]).timestamp()
+        segments = f"{stream['first']} to {stream['last']}" if stream else "none"
+        messages = int(spool["vetted"]["messages"])
+        self._say(
+            f"{spool['point']} and segments {segments} are back and vetted: {messages} messages, as of "
+            f"{disaster - until:.1f} s before the disaster"
+        )
+        return Back(spool["point"], messages, until, segments)
+
+    def _decided(self, site: Site) -> Decided:
+        """Reconcile the copy; of what the evidence cannot decide, the world is asked before anything is sent."""
+        spool = ["--spool", str(self._back / "spool")]
+        words = [*spool, "--uncertain", "hold", "--retry-interval", "2s", "--apply"]
+        found = self._kumodr("spool", "reconcile", *words, plan=False, good=(0, 3))
+        finished, uncertain = found["finished"]["count"], tuple(found["uncertain"]["ids"])
+        others = sum(each["count"] for each in found["others"].values())
+        self._say(
+            f"before a server is started on it, it is reconciled with logs and stream: {finished} are finished, "
+            f"{len(uncertain)} uncertain and held back, {others} others put aside"
+        )
+        arrived = {each.id for each in taken(site.world)}
+        missing = [each for each in uncertain if each not in arrived]
+        for start_at in range(0, len(missing), 500):
+            words = ["put-back", *missing[start_at : start_at + 500], *spool]
+            self._kumodr("spool", "quarantine", *words, plan=False)
+        if uncertain:
+            self._say(
+                f"the receiving side is asked about the uncertain ones: {len(missing)} never arrived, and are put back"
+            )
+        return Decided(finished, uncertain, len(missing), others)
 
     def _back_up_again(self) -> Site:
-        site = adopt(self._lab, self._lab.parent / "recovered")
+        site = adopt(self._lab, self._back)
         self._site = site
         site.start()
         return site
@@ -174,10 +242,9 @@ class Story:
 
     def _accounted(
         self,
-        point: dict[str, Any],
+        back: Back,
+        decided: Decided,
         disaster: float,
-        recovered: int,
-        age: float,
         accepting: float,
         full: float,
         left: int,
@@ -189,25 +256,25 @@ class Story:
         deliveries = [each for each in taken(world) if not each.load_id.startswith("after")]
         sums = account(messages, deliveries)
         at = disaster * 1e9
-        taken_at = time_of_text(point["taken"]).timestamp() * 1e9
         ids = {each.load_id: each.ids[0] for each in messages if each.ids}
-        before_point = {each.load_id for each in messages if each.acknowledged < taken_at}
-        finished_before = {each.load_id for each in deliveries if each.time < taken_at - 1e9}
+        before = {each.load_id for each in messages if each.acknowledged < back.until * 1e9}
         objectives = self._kumodr("plan", "show")["objectives"]
         return Result(
             accepted=sums.acknowledged,
             delivered_before=len({each.load_id for each in deliveries if each.time < at} & ids.keys()),
-            recovered=recovered,
-            quarantined=self._quarantined,
+            recovered=back.messages,
+            finished=decided.finished,
+            uncertain=len(decided.uncertain),
+            put_back=decided.put_back,
+            quarantined=decided.others,
             delivered_after=len({each.load_id for each in deliveries if each.time >= at} & ids.keys()),
             lost=tuple(ids.get(each, each) for each in sums.missing),
-            lost_although_backed_up=tuple(ids.get(each, each) for each in sums.missing if each in before_point),
+            lost_although_protected=tuple(ids.get(each, each) for each in sums.missing if each in before),
             sent_twice=tuple(ids.get(each, each) for each in sums.duplicates),
-            sent_twice_although_known=tuple(ids.get(each, each) for each in sums.duplicates if each in finished_before),
             time_to_accept=round(accepting, 3),
             time_to_full=round(full, 3),
-            point_age=round(age, 3),
-            point=point["point"],
+            point_age=round(disaster - back.until, 3),
+            point=f"{back.point}, segments {back.segments}",
             stored_bytes=sum(path.stat().st_size for path in self._vault.rglob("*") if path.is_file()),
             objectives=objectives,
             left_in_queue=left,

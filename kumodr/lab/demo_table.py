@@ -12,14 +12,11 @@ _SHOWN = 5
 def verdict(result: Result) -> list[str]:
     """Given what was measured, return each promise that was broken, one sentence each; none where all held."""
     broken: list[str] = []
-    if result.lost_although_backed_up:
-        broken.append(
-            f"{len(result.lost_although_backed_up)} messages are lost that were accepted before the last point"
-        )
-    if result.sent_twice_although_known:
-        broken.append(
-            f"{len(result.sent_twice_although_known)} messages were sent twice that had left before the last point"
-        )
+    if result.lost_although_protected:
+        count = len(result.lost_although_protected)
+        broken.append(f"{count} messages are lost that were accepted before the end of the stream")
+    if result.sent_twice:
+        broken.append(f"{len(result.sent_twice)} messages were sent twice")
     if result.left_in_queue:
         broken.append(f"{result.left_in_queue} messages did not leave the queue")
     if result.recovered == 0:
@@ -35,11 +32,14 @@ def lines_of(result: Result, broken: list[str]) -> list[str]:
     rows = [
         ("accepted before the disaster", str(result.accepted), ""),
         ("delivered before", str(result.delivered_before), ""),
-        (f"recovered from {result.point}", str(result.recovered), ""),
-        ("of these put into quarantine, not sent", str(result.quarantined), ""),
+        ("recovered", str(result.recovered), ""),
+        ("  finished by the evidence, not sent again", str(result.finished), ""),
+        ("  uncertain, held back", str(result.uncertain), ""),
+        ("  of these never arrived, put back", str(result.put_back), ""),
+        ("  others put aside", str(result.quarantined), ""),
         ("delivered after", str(result.delivered_after), ""),
-        ("lost (accepted after the last point)", str(len(result.lost)), ""),
-        ("sent twice (delivered after the last point)", str(len(result.sent_twice)), ""),
+        ("lost (accepted after the last segment)", str(len(result.lost)), ""),
+        ("sent twice", str(len(result.sent_twice)), "0"),
         ("time to accept mail", f"{result.time_to_accept:.1f} s", age_text(allowed["critical_services"])),
         ("time to full", f"{result.time_to_full:.1f} s", age_text(allowed["full_system"])),
         ("age of the recovery point", f"{result.point_age:.1f} s", age_text(allowed["queue"])),
@@ -49,13 +49,14 @@ def lines_of(result: Result, broken: list[str]) -> list[str]:
     lines = ["", _bold(f"{'':<{wide}}  {'MEASURED':>10}  {'OBJECTIVE':>10}")]
     lines += [f"{name:<{wide}}  {measured:>10}  {objective:>10}".rstrip() for name, measured, objective in rows]
     lines += ["", *_named("lost", result.lost), *_named("sent twice", result.sent_twice)]
-    lines.append(
-        "These are the messages of the last seconds: a base knows nothing of what came and went after it. The ids are "
-        "complete with --json."
-    )
+    if result.lost:
+        lines.append(
+            f"What is lost was accepted in the last {result.point_age:.1f} s, after the last segment in the vault; "
+            "--json gives all ids."
+        )
     lines += ["", *(f"BROKEN: {each}" for each in broken)]
     if not broken:
-        lines.append("Every message accepted before the last recovery point is accounted for.")
+        lines.append(f"Every message is accounted for ({result.point}).")
     return lines
 
 
