@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import smtplib
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ SEQUENCE = itertools.count(1)
 GOOD = {"sender": "a@x.test", "recipient": "b@y.test", "meta": {"reception_protocol": "ESMTP"}, "schedule": None}
 BODY = b"Subject: x\r\n\r\nbody\r\n"
 MISSING = "127.0.0.1:1"
+INJECT = {"envelope_sender": "a@x.test", "recipients": [{"email": "b@y.test"}], "content": "Subject: x\r\n\r\nx\r\n"}
 
 
 def new_id(age: float = 60) -> bytes:
@@ -200,3 +202,55 @@ def test_a_clean_stop_leaves_the_newest_mail_in_the_log_only(tmp_path: Path) -> 
     assert sum(path.stat().st_size for path in meta.glob("*.log")) > 0
     assert not (meta / "rocksdict-config.json").exists()
     assert len(left(tmp_path)[0]) == 1
+
+
+def test_damage_in_a_table_of_meta_hides_messages_and_stops_the_mail(tmp_path: Path) -> None:
+    ids = sorted(new_id(60 + number) for number in range(600))
+    fill(tmp_path, [(key, GOOD, BODY) for key in ids])
+    meta, data = opened(tmp_path)
+    meta.compact()
+    meta.close()
+    data.close()
+    table = max((tmp_path / "spool" / "meta").glob("*.sst"))
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.write_bytes(content)
+    with stand_in(tmp_path, MISSING) as running:
+        answer = running.get("/api/check-liveness/v1")
+        assert (answer.status_code, answer.text) == (503, "the spool is not accepting writes")
+        read = int(running.errors.partition("spooled in ")[2].split()[0])
+        assert 0 < read < len(ids)
+        assert running.post("/api/inject/v1", INJECT).status_code == 503
+        with smtplib.SMTP(*running.smtp.split(":")) as client:
+            client.ehlo()
+            client.mail("a@x.test")
+            code, text = client.rcpt("b@y.test")
+        assert (code, text) == (421, b"4.3.2 the spool is not accepting writes")
+
+
+def test_a_killed_server_loses_the_end_of_its_log_and_the_next_start_closes_it(tmp_path: Path) -> None:
+    with sink(tmp_path / "sink") as address, stand_in(tmp_path, address, max_segment_duration=None) as running:
+        for _ in range(200):
+            assert running.post("/api/inject/v1", INJECT).json()["success_count"] == 1
+        index = tmp_path / "sink" / "index.jsonl"
+        wait_for("every delivery", lambda: len(index.read_bytes().splitlines()) == 200)
+        (segment,) = (tmp_path / "logs").iterdir()
+        wait_for("the first step of the log", lambda: segment.stat().st_size > 0)
+        running.process.kill()
+        running.process.wait()
+        found = running.records()
+    assert 0 < sum(each["type"] == "Delivery" for each in found) < 200  # given out in steps of 128 KiB
+    assert segment.stat().st_mode & 0o222
+    assert left(tmp_path) == (set(), set())  # the spool knows what the log lost
+    with stand_in(tmp_path, MISSING):
+        assert not segment.stat().st_mode & 0o222
+        assert segment.read_bytes()
+
+
+def test_a_suspension_does_not_outlive_the_process(tmp_path: Path) -> None:
+    with stand_in(tmp_path, MISSING) as running:
+        assert running.post("/api/admin/suspend/v1", {"domain": "y.test", "reason": "t"}).status_code == 200
+        assert len(running.get("/api/admin/suspend/v1").json()) == 1
+        assert running.stop() == 0
+    with stand_in(tmp_path, MISSING) as running:
+        assert running.get("/api/admin/suspend/v1").json() == []

@@ -83,7 +83,7 @@ class RocksReader:
                 iterator.seek_to_first()
             else:
                 iterator.seek(last)
-                if begun:
+                if begun and iterator.valid():  # stepping on from nowhere would end the process
                     iterator.next()
             iterator.status()
             more = iterator.valid()

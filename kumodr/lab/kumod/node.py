@@ -24,6 +24,8 @@ from kumodr.lab.kumod.store import Half, open_half
 
 XFER = ".xfer.kumomta.internal"
 SECOND = 10**9
+UNLATCH = 300 * SECOND
+"""How long after the last error of a spool the server goes on as if nothing had been (facts §2.4)."""
 
 
 class Node:
@@ -45,6 +47,7 @@ class Node:
         self.data: Half | None = None
         self.started = False
         self.stopping = False
+        self._latched_until = 0
         self.queued: dict[bytes, Message] = {}
         self._due: list[tuple[int, int, Message]] = []
         self._order = itertools.count()
@@ -73,7 +76,17 @@ class Node:
         """Return why no mail is taken now, or None."""
         if self.stopping:
             return "shutting down"
+        if self.latched():
+            return "the spool is not accepting writes"
         return None if self.started else "waiting for spool startup"
+
+    def latch(self) -> None:
+        """After an error of a spool: take no mail, and deliver none, for some minutes."""
+        self._latched_until = self.now_ns() + UNLATCH
+
+    def latched(self) -> bool:
+        """Say whether a spool failed a short time ago."""
+        return self.now_ns() < self._latched_until
 
     def accept(
         self, message: Message, body: bytes, peer: Peer | None, response: Response, kind: str = "Reception"
@@ -176,6 +189,9 @@ class Node:
     async def _attempt(self, message: Message, connection: Connection) -> None:
         if self.queued.get(message.key) is not message:
             return
+        if self.latched():
+            self.insert(message, self._latched_until)
+            return
         queue = message.queue()
         bounce = self.bounces.matching(queue)
         if bounce is not None:
@@ -191,7 +207,12 @@ class Node:
             await push(self, message, queue)
             return
         assert self.data is not None  # noqa: S101 — spools are open
-        body = message.body if not message.saved else self.data.get(message.key)
+        try:
+            body = message.body if not message.saved else self.data.get(message.key)
+        except Exception as error:  # noqa: BLE001 — the binding raises nothing more special
+            self.latch()
+            self._failed(message, Response(400, f"KumoMTA internal: error in deliver_message: {error}"), None, None)
+            return
         if body is None:
             text = f"KumoMTA internal: error in deliver_message: no such key {message.id}"
             self._failed(message, Response(400, text), None, None)

@@ -24,7 +24,8 @@ async def enumerate_spool(node: Node, start_ns: int) -> None:
     while True:
         try:
             entry = next(entries, None)
-        except Exception:  # noqa: BLE001 — as in kumod, an error ends the enumeration and is dropped
+        except Exception:  # noqa: BLE001 — as in kumod, an error ends the enumeration, and latches
+            node.latch()
             break
         if entry is None:
             break

@@ -60,8 +60,22 @@ class RocksHalf:
         self._database.delete(key)
 
     def entries(self) -> Iterator[tuple[bytes, bytes | None]]:
+        from rocksdict import ReadOptions
+
         items: Any = self._database.items()
-        yield from items
+        last: Any = None
+        for item in items:
+            last = item[0]
+            yield item
+        # The binding's iterators end in silence at damage; KumoMTA's does not: step over the end and ask.
+        iterator = self._database.iter(ReadOptions())
+        if last is None:
+            iterator.seek_to_first()
+        else:
+            iterator.seek(last)
+            if iterator.valid() and iterator.key() == last:  # it may have been removed meanwhile
+                iterator.next()
+        iterator.status()
 
     def compact(self) -> None:
         self._database.flush()
