@@ -60,7 +60,8 @@ def loaded(site: Site, **words: object) -> None:
 
 def test_the_whole_lab_by_the_command_line(tmp_path: Path) -> None:
     directory = tmp_path / "lab"
-    up = kumodr("lab", "up", str(directory), cwd=tmp_path)
+    real = ["--kumod", os.environ["KUMODR_TEST_KUMOD"]] if os.environ.get("KUMODR_TEST_KUMOD") else []
+    up = kumodr("lab", "up", str(directory), *real, cwd=tmp_path)
     pids = [pid for pid in up["processes"].values() if pid]
     try:
         assert set(up["processes"]) == {"sink", "redis", "prometheus", "kumod"}
@@ -160,7 +161,9 @@ def test_a_restored_directory_becomes_a_site(site: Site, tmp_path: Path) -> None
     os.rename(site.root / "spool", restored / "spool")
     os.rename(site.root / "config", restored / "config" / "files" / "etc" / "config")
     site.wipe()
+    (restored / "spool").chmod(0o700)  # as a restore leaves it
     again = adopt(site.directory, restored)
+    assert (again.root / "spool").stat().st_mode & 0o777 == 0o755
     again.start()
     try:
         with open_spool(again.root / "spool" / "meta", again.root / "spool" / "data") as spool:

@@ -189,6 +189,8 @@ def adopt(directory: Path, restored: Path, **changes: Any) -> Site:
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(source, target)
+    # A restored folder is closed to others; a KumoMTA that was started as root finds no database in such a one.
+    (site.root / "spool").chmod(0o755)
     write_options(site.root / "config" / "lab.json", site.options)
     services.write_configuration(site)
     if not (directory / "kumodr.yaml").exists():
