@@ -1,4 +1,5 @@
-"""`script/bench`: measure kumodr beside other tools. `script/bench trials`: the long run of the kill trials."""
+"""`script/bench`: measure kumodr beside other tools. `script/bench trials`: the long run of the kill trials.
+`script/bench ledger`: a large spool reconciled with its delivery logs."""
 
 import argparse
 import json
@@ -13,7 +14,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks import ledger
 from benchmarks.machine import machine, versions
+from benchmarks.measure import CommandFailed
 from benchmarks.page import write_section
 from benchmarks.rounds import run_rounds, summaries
 from benchmarks.spool import dataset
@@ -29,7 +32,7 @@ def main() -> int:
     arguments = parser().parse_args()
     os.umask(0o027)
     try:
-        return trials(arguments) if arguments.benchmark == "trials" else spool(arguments)
+        return {"trials": trials, "ledger": reconciled}.get(arguments.benchmark, spool)(arguments)
     except KeyboardInterrupt:
         say("interrupted; nothing was written to the page")
         return 130
@@ -41,9 +44,10 @@ def parser() -> argparse.ArgumentParser:
         prog="script/bench",
         description="measure kumodr beside other tools and write the figures to docs/benchmarks.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  script/bench --size 200M --rounds 1\n  script/bench trials --count 1000",
+        epilog="example:\n  script/bench --size 200M --rounds 1\n  script/bench trials --count 1000\n"
+        "  script/bench ledger --records 1000000 --messages 100000",
     )
-    found.add_argument("benchmark", nargs="?", choices=("spool", "trials"), default="spool")
+    found.add_argument("benchmark", nargs="?", choices=("spool", "trials", "ledger"), default="spool")
     found.add_argument(
         "--size", type=size, default=size("1G"), help="bytes of bodies in the spool, like 200M (default 1G)"
     )
@@ -51,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", type=names, default=list(TOOLS), help="these tools: " + ",".join(TOOLS))
     found.add_argument("--seed", type=int, default=1, help="the mail is made from it (default 1)")
     found.add_argument("--count", type=positive, default=1000, help="how many trials (default 1000)")
+    found.add_argument("--records", type=positive, default=10_000_000, help="of delivery logs (default 10,000,000)")
+    found.add_argument("--messages", type=positive, default=1_000_000, help="in the spool (default 1,000,000)")
     found.add_argument("--trials", metavar="FILE", default="tests/test_trials.py", help="the test that runs them")
     found.add_argument("--work", type=Path, metavar="DIR", help="where to work (default: a new temporary folder)")
     found.add_argument("--keep", action="store_true", help="keep the spool that was made, for the next run with --work")
@@ -133,6 +139,26 @@ def trials(arguments: argparse.Namespace) -> int:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(text + "\n")
     return 1 if code else 0
+
+
+def reconciled(arguments: argparse.Namespace) -> int:
+    """Measure a spool reconciled with its logs. Return 1 where the plan's counts are not those that were made."""
+    with work_folder(arguments.work, arguments.keep) as work:
+        about = {"Machine": machine(work), "Versions": versions(())}
+        try:
+            made, usages = ledger.run(work, arguments.records, arguments.messages, say)
+        except (ValueError, CommandFailed) as error:
+            say(str(error))
+            return 1
+    day = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    text = ledger.ledger_section(made, usages, about, day)
+    write_section(arguments.page, "ledger", text)
+    if arguments.json:
+        figures = {name: asdict(each) for name, each in usages.items()}
+        document = {"benchmark": "ledger", "measured": day, "made": asdict(made), "usages": figures}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(text + "\n")
+    return 0
 
 
 @contextmanager

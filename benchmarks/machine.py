@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.tools import Tool
 
-_LIBRARIES = ("rocksdict", "zstandard", "cryptography", "blake3")
+_LIBRARIES = ("rocksdict", "zstandard", "cryptography", "blake3", "duckdb")
 
 
 def machine(work: Path) -> dict[str, str]:

@@ -200,3 +200,17 @@ def test_trials_without_a_report_leave_the_page_alone(tmp_path: Path) -> None:
 )
 def test_a_wrong_word_is_refused(words: tuple[str, str]) -> None:
     assert bench(*words).returncode == 2
+
+
+def test_a_spool_is_reconciled_with_its_logs_and_the_counts_are_those_that_were_made(tmp_path: Path) -> None:
+    page, figures = tmp_path / "page.md", tmp_path / "figures.json"
+    sizes = ("--records", "30000", "--messages", "3000")
+    done = bench("ledger", *sizes, "--work", tmp_path / "work", "--page", page, "--json", figures)
+    assert done.returncode == 0, done.stderr + done.stdout
+    document = json.loads(figures.read_text())
+    assert document["made"]["expected"]["to_send"] == 1800
+    assert {name for name, each in document["usages"].items() if each["seconds"] > 0} == {
+        "logs to Parquet", "plan, from Parquet", "plan, from raw logs",
+    }  # fmt: skip
+    assert "≤ 60 s, 1 GiB" in page.read_text()
+    assert not (tmp_path / "work").exists()

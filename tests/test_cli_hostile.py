@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -325,7 +326,7 @@ def test_whenever_a_restore_is_ended_it_is_marked_only_when_whole(world: World, 
         ends.add(process.returncode)
         if (target / "kumodr-restored.json").exists():
             assert sorted(each for each in os.listdir(target) if not each.startswith(".")) == [
-                "config", "evidence", "kumodr-restored.json", "logs", "spool",
+                "config", "evidence", "kumodr-restored.json", "ledger", "logs", "spool",
             ]  # fmt: skip
             assert len(list((target / "spool" / "data").glob("*.sst"))) == 5
         else:
@@ -376,13 +377,21 @@ def test_a_bug_becomes_a_sentence_and_its_trace_goes_to_the_log(world: World) ->
 def test_every_verb_has_help_with_an_example_and_usage_errors_are_2(world: World) -> None:
     from kumodr.cli.main import VERBS
 
-    for verb in VERBS:
+    verbs = [(verb,) for verb in VERBS]
+    while verbs:
+        words = verbs.pop()
         done = subprocess.run(
-            [sys.executable, "-m", "kumodr", verb, "--help"], capture_output=True, text=True, env=world.environment
+            [sys.executable, "-m", "kumodr", *words, "--help"], capture_output=True, text=True, env=world.environment
         )
         assert done.returncode == 0
-        assert "example:" in done.stdout, verb
-        assert "exit codes:" in done.stdout, verb
+        example = done.stdout.partition("example:")[2].partition("exit codes:")[0]
+        assert f"kumodr {' '.join(words)}" in example, words
+        assert "exit codes:" in done.stdout, words
+        usage = done.stdout.partition("\n\n")[0]
+        if any(mark in usage for mark in ("TASK", "...")):
+            listed = re.findall(r"^    ([a-z-]+)(?:  |$)", done.stdout.partition("positional arguments:")[2], re.MULTILINE)
+            assert listed, words
+            verbs += [(*words, each) for each in listed]
     for words in ([], ["nonsense"], ["backup", "--nonsense"], ["restore"]):
         done = subprocess.run([sys.executable, "-m", "kumodr", *words], capture_output=True, env=world.environment)
         assert done.returncode == 2, words

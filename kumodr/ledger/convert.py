@@ -1,7 +1,7 @@
 """Delivery log segments to Parquet: a row for each record and recipient, made by DuckDB without Python seeing a record.
 
-A segment that was cut is read to its last whole line. One that is damaged makes DuckDB give up; it is then read by
-`segments.py` as far as that goes, in pieces of a bounded size, and what it holds beyond the damage is lost and said.
+One that was cut, and one that is damaged, which makes DuckDB give up, is read by `segments.py` as far as that goes, in
+pieces of a bounded size; what a damaged one holds beyond the damage is lost, and said.
 A line that is no record becomes a row of which everything but `segment` is NULL, so that lines can be counted.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kumodr.ledger.database import Database, globs, literal
+from kumodr.ledger.frames import is_whole
 from kumodr.ledger.segments import LONGEST_LINE, read_records
 
 SEGMENT_KEY = "kumodr.segment"
@@ -68,37 +69,39 @@ def convert(database: Database, segments: Sequence[Segment], target: Path) -> tu
     The file names the segment only where there is just one; it carries that one's size when it was listed, so that a
     reader knows which part of which log it stands for. Raise LogUnreadable, DiskFull.
     """
-    plain = [each for each in segments if not globs(str(each.path))]
-    problems: list[str] = []
-    with_pieces = [each for each in segments if each not in plain]
-    parts: list[Path] = []
+    whole = [each for each in segments if not globs(str(each.path)) and is_whole(each.path)]
     name = segments[0].name if len(segments) == 1 else ""
     keys = {SEGMENT_KEY: name, SIZE_KEY: str(sum(each.size for each in segments))}
+    if len(whole) == len(segments) and _copied(database, name, whole, target, keys):
+        return ()
+    parts: list[Path] = []
+    problems: list[str] = []
     try:
-        if plain and not with_pieces and _copied(database, name, [str(each.path) for each in plain], target, keys):
-            return ()
-        for number, each in enumerate(segments):
+        together = database.directory / "part.parquet"
+        if 0 < len(whole) < len(segments) and _copied(database, "", whole, together, {}):
+            parts.append(together)
+        left = [each for each in segments if not parts or each not in whole]
+        for number, each in enumerate(left):
             part = database.directory / f"part-{number}.parquet"
-            if each in with_pieces or not _copied(database, each.name, [str(each.path)], part, {}):
-                made, problem = _by_pieces(database, each, number)
-                parts += made
-                problems += [problem] if problem else []
-            else:
+            if each in whole and _copied(database, each.name, [each], part, {}):
                 parts.append(part)
-        text = {**keys, PROBLEM_KEY: "; ".join(problems)[:1000]} if problems else keys
-        _joined(database, parts, target, text)
+                continue
+            made, problem = _by_pieces(database, each, number)
+            parts += made
+            problems += [problem] if problem else []
+        _joined(database, parts, target, {**keys, PROBLEM_KEY: "; ".join(problems)[:1000]} if problems else keys)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
     return tuple(problems)
 
 
-def _copied(database: Database, name: str, paths: Sequence[str], target: Path, keys: Mapping[str, str]) -> bool:
+def _copied(database: Database, name: str, segments: Sequence[Segment], target: Path, keys: Mapping[str, str]) -> bool:
     """Have DuckDB read segments itself. Return False where it cannot: damage in one of them stops it."""
     import duckdb
 
     try:
-        _copy(database, _ROWS, (name or None, paths, "zstd"), target, keys)
+        _copy(database, _ROWS, (name or None, [str(each.path) for each in segments], "zstd"), target, keys)
     except duckdb.Error:
         target.unlink(missing_ok=True)
         return False

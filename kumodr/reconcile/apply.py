@@ -2,8 +2,8 @@
 
 First recipients are taken off, then messages are moved into the quarantine. What is taken away is durable in the
 quarantine before the spool lets go of it, so this may be killed at any instant; a new plan with the same terms then
-says what is left to do. A message of which only one half is left in the spool, and the whole in the quarantine, is taken
-out by that plan for the reason that stands there.
+says what is left to do. A message of which only one half is left in the spool, and the whole in the quarantine, is
+taken out by that plan for the reason that stands there.
 """
 
 from collections.abc import Iterator
