@@ -98,6 +98,21 @@ def test_a_site_that_cannot_start_leaves_no_process(tmp_path: Path) -> None:
         create(tmp_path / "lab", options)
 
 
+def test_after_a_wipe_the_sink_goes_on_until_the_lab_is_taken_down(tmp_path: Path) -> None:
+    directory = tmp_path / "lab"
+    up = kumodr("lab", "up", str(directory), cwd=tmp_path)
+    assert "removed" in kumodr("lab", "break", "wipe", str(directory), cwd=tmp_path)["did"]
+    assert [name for name, pid in up["processes"].items() if lives(pid)] == ["sink"]
+    assert kumodr("lab", "status", str(directory), cwd=tmp_path, expect=4)["error"] == "LabMissing"
+    again = kumodr("lab", "up", str(directory), cwd=tmp_path)
+    assert again["processes"]["sink"] == up["processes"]["sink"]
+    kumodr("lab", "break", "wipe", str(directory), cwd=tmp_path)
+    assert kumodr("lab", "down", str(directory), "--remove", cwd=tmp_path)["stopped"] == ["sink"]
+    assert not directory.exists()
+    assert not any(lives(pid) for each in (up, again) for pid in each["processes"].values())
+    assert kumodr("lab", "down", str(directory), cwd=tmp_path, expect=4)["error"] == "LabMissing"
+
+
 def test_a_pid_that_is_somebody_elses_is_not_touched(tmp_path: Path) -> None:
     mine = start(["sleep", "60"], tmp_path / "log")
     foreign = Process(mine.pid, mine.began + 1)

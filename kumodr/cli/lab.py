@@ -18,33 +18,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--kind", choices=("RocksDB", "LocalDisk"), default="RocksDB", help="of the spool")
     up.add_argument("--kumod", metavar="PATH", help="a real kumod, instead of the stand-in")
     up.add_argument("--vault", metavar="URL", help="what the site's kumodr.yaml names (default: DIR/vault)")
-    up.add_argument("--retry-interval", type=float, default=5.0, metavar="SECONDS")
-    up.add_argument("--max-age", type=float, default=604800.0, metavar="SECONDS")
+    up.add_argument("--retry-interval", type=float, default=5.0, metavar="SECONDS", help="of deferred mail (default 5)")
+    up.add_argument("--max-age", type=float, default=604800.0, metavar="SECONDS", help="of mail (default 7 days)")
     up.add_argument("--write-buffer-size", type=int, metavar="BYTES", help="small ones make many tables")
     up.add_argument("--seed", type=int, help="makes the stand-in's ids repeatable")
     up.add_argument("--restored", metavar="DIR", help="make the site of what `kumodr restore` brought back")
     load = _verb(verbs, "load", "send mail to the site; ends by itself")
     load.add_argument("--rate", type=float, default=100.0, help="messages a second (0: as fast as can be)")
-    load.add_argument("--count", type=int, default=1000)
+    load.add_argument("--count", type=int, default=1000, help="messages (default 1000)")
     load.add_argument("--size", type=int, default=4000, help="bytes of the body")
-    load.add_argument("--connections", type=int, default=4)
+    load.add_argument("--connections", type=int, default=4, help="beside each other (default 4)")
     load.add_argument("--deferred", type=float, default=0.0, metavar="SHARE", help="of recipients that the sink defers")
     load.add_argument("--refused", type=float, default=0.0, metavar="SHARE", help="of recipients that the sink refuses")
-    load.add_argument("--seed", type=int, default=1)
+    load.add_argument("--seed", type=int, default=1, help="the same mail for the same seed")
     broken = _verb(verbs, "break", "break something, repeatably")
-    broken.add_argument("--seed", type=int, default=1)
+    broken.add_argument("--seed", type=int, default=1, help="what it meets: the same for the same seed and files")
     _verb(verbs, "status", "what runs, and how the mail stands")
     down = _verb(verbs, "down", "stop every process")
     down.add_argument("--remove", action="store_true", help="and remove the directory")
-    parser.epilog = "example:\n  kumodr lab up /tmp/lab\n  kumodr lab load /tmp/lab --rate 100 --count 1000\n"
-    parser.epilog += "  kumodr lab break kill /tmp/lab\n  kumodr lab down /tmp/lab --remove"
+    parser.epilog = (
+        "example:\n  kumodr lab up /tmp/lab\n  kumodr lab load /tmp/lab --rate 100 --count 1000\n"
+        "  kumodr lab break kill /tmp/lab --seed 7\n  kumodr lab status /tmp/lab\n  kumodr lab down /tmp/lab --remove"
+    )
 
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     if name == "break":
-        parser.add_argument("fault", help="kill, wipe, corrupt-sst, drop-wal, flip-bit, fill-disk, …")
+        from kumodr.lab.faults import FAULTS
+
+        parser.description = "\n".join([text + ":", *(f"  {fault:<16} {FAULTS[fault].__doc__}" for fault in FAULTS)])
+        parser.add_argument("fault", help="one of those above")
     parser.add_argument("directory", nargs="?", default=".", help="the lab's directory (default: here)")
     return parser
 
@@ -146,17 +151,24 @@ def status(_arguments: argparse.Namespace, directory: Path, terminal: Terminal) 
 
 
 def down(arguments: argparse.Namespace, directory: Path, terminal: Terminal) -> int:
-    """Stop everything."""
-    site = open_site(directory)
-    site.stop()
+    """Stop everything; where the site was wiped, the sink is all that is left."""
+    from kumodr.lab.site import stop_world
+
+    if (directory / "site").exists():
+        site = open_site(directory)
+        site.stop()
+        names = list(site.names())
+    else:
+        stop_world(directory)
+        names = ["sink"]
     if arguments.remove:
         for name in ("site", "world"):
-            shutil.rmtree(directory / name)
+            shutil.rmtree(directory / name, ignore_errors=True)
         (directory / "kumodr.yaml").unlink(missing_ok=True)
         if not any(directory.iterdir()):
             directory.rmdir()
     text = "stopped, and removed (a vault in it stays)" if arguments.remove else "stopped"
-    terminal.result({"stopped": list(site.names()), "removed": arguments.remove}, [text])
+    terminal.result({"stopped": names, "removed": arguments.remove}, [text])
     return errors.DONE
 
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from kumodr.spool.vet import Finding
 
 _EXAMPLE = """example:
+  kumodr spool status
   kumodr spool list --domain example.com
   kumodr spool show 3f4835f0e78911f1a99b660aaeccde59 --raw > message.eml
+  kumodr spool export --spool /restored/spool --domain example.com --format mbox --to mail
   kumodr spool vet --spool /restored/spool --apply
   kumodr spool quarantine list --spool /restored/spool"""
 

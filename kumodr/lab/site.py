@@ -169,6 +169,16 @@ def open_site(directory: Path) -> Site:
     return Site(directory, options, Addresses(**document["addresses"]), processes)
 
 
+def stop_world(directory: Path) -> None:
+    """Given a lab directory whose site was wiped, stop the sink, which stayed. Raise LabMissing where there is none."""
+    try:
+        world = json.loads((directory / "world" / "world.json").read_text())
+    except (OSError, ValueError) as error:
+        raise errors.LabMissing(f"there is no lab site at {directory}") from error
+    if "process" in world:
+        stop(Process(**world["process"]))
+
+
 def adopt(directory: Path, restored: Path, **changes: Any) -> Site:
     """Given a lab directory whose site is gone and what `kumodr restore` brought back, make a site of it.
 
