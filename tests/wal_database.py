@@ -14,7 +14,7 @@ from kumodr.protect.wal.records import WalUnusable
 
 BUFFER = 64 << 10
 _PROCESS = """
-import hashlib, json, os, sys
+import hashlib, json, sys, threading
 from random import Random
 from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
@@ -50,6 +50,15 @@ for line in sys.stdin:
         options = WriteOptions()
         options.disable_wal = True
         database.put(b"u" * 16, b"unlogged", write_opt=options)
+    elif verb == "together":
+        def writes(part, count, size):
+            for number in range(count):
+                put_or_delete(database, number % 50, None if number % 4 == 3 else part * count + number, size)
+        parts = [threading.Thread(target=writes, args=(part, *words[1:])) for part in range(words[0])]
+        for part in parts:
+            part.start()
+        for part in parts:
+            part.join()
     elif verb == "flush":
         database.flush(True)
     elif verb == "reopen":

@@ -2,8 +2,9 @@
 
 Every edit of a flush carries the number of the last write that was in the database then (`db/version_set.cc`,
 LogAndApplyHelper), and that write was in a log before. Who has read every log to its end since must have met it; so a
-log that came and went unseen shows at once, not only at the next write, and so does what moves the number without any
-log: files that were ingested, or writes without a log that were flushed.
+log that came and went unseen shows at once, not only at the next write, and so do writes without a log, when they are
+flushed, and ingested files whose keys overlap with what is there. Other ingested files take no number and show nowhere;
+KumoMTA has none of these.
 """
 
 import os

@@ -33,36 +33,37 @@ class WalReader:
 
     `position` is the offset of the first byte that is not part of a record already yielded: reading again from
     there, with a new reader started at that offset, yields the next record and none twice. An unfinished tail is
-    not judged: the writer may be in the middle of it. That is a fragment that is cut off, one with a wrong checksum
-    that ends where the bytes end, or zeros up to the end; with other bytes behind it, it is damage. At most one
-    fragment is held besides the parts of an unfinished record.
+    not judged: the writer may be in the middle of it, or was. That is a fragment that is cut off, or one with a wrong
+    checksum, or of zeros, that has nothing or only zeros behind it; with other bytes behind, it is damage. At most
+    one fragment is held besides the parts of an unfinished record.
     """
 
     def __init__(self, position: int = 0) -> None:
         self.position = position
         self._at = position
         self._held = b""
-        self._zeros = 0
+        self._passed = 0
+        self._reason = ""
         self._parts: list[bytes] = []
         self._size = 0
 
     @property
     def wanted(self) -> int:
         """The offset of the file from which the next piece must come."""
-        return self._at + len(self._held) + self._zeros
+        return self._at + len(self._held) + self._passed
 
     def forget_tail(self) -> None:
         """Let go of an unfinished fragment: `wanted` goes back to where it begins, for it may read otherwise now."""
         self._held = b""
-        self._zeros = 0
+        self._passed = 0
 
     def feed(self, piece: bytes) -> Generator[bytes, None, None]:
         """Given the bytes from `wanted` on, yield each record that is now whole. Raise WalUnusable.
 
         A caller that stops early closes the generator; the reader then stands behind the last record that it gave.
         """
-        if self._zeros:
-            self._only_zeros(piece)
+        if self._passed:
+            self._end(piece, 0, 0, self._reason)
             return
         data = self._held + piece if self._held else piece
         start, at, end = self._at, 0, len(data)
@@ -81,17 +82,15 @@ class WalReader:
                 if length + 7 > room:
                     raise WalUnusable(f"a fragment crosses its block at offset {start + at}")
                 if not (checksum or length or kind):
-                    self._at = start + at
-                    self._only_zeros(data[at:])
+                    self._end(data, at, at, f"zeros inside the log at offset {start + at}")
                     break
                 if after > end:
                     break
                 payload = data[begin:after]
                 crc = extend(crc_of_type[kind], payload)
                 if (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF != checksum:
-                    if after == end:
-                        break
-                    raise WalUnusable(f"wrong checksum at offset {start + at}")
+                    self._end(data, at, after, f"wrong checksum at offset {start + at}")
+                    break
                 if kind == FULL and not self._parts:
                     at = after
                     self.position = start + at
@@ -105,7 +104,7 @@ class WalReader:
                     at = after
         finally:
             self._at = start + at
-            self._held = b"" if self._zeros else data[at:]
+            self._held = b"" if self._passed else data[at:]
 
     def _part(self, kind: int, payload: bytes, after: int) -> None:
         """Keep a part of a record, or pass over a fragment that says nothing about messages."""
@@ -126,10 +125,12 @@ class WalReader:
         self._size = 0
         return record
 
-    def _only_zeros(self, piece: bytes) -> None:
-        if piece.count(0) != len(piece):
-            raise WalUnusable(f"zeros inside the log at offset {self._at}")
-        self._zeros += len(piece)
+    def _end(self, data: bytes, at: int, behind: int, reason: str) -> None:
+        """Pass over what is there from `at` on, where it is the tail: from `behind` on there are only zeros."""
+        if data.count(0, behind) != len(data) - behind:
+            raise WalUnusable(reason)
+        self._passed += len(data) - at
+        self._reason = reason
 
 
 def last_record(descriptor: int, size: int, least: int = 12) -> tuple[int, bytes] | None:
