@@ -212,6 +212,15 @@ class TargetIsLive(KumodrError):
     default_remedy = "restore to a fresh directory, then vet it, then put it in place"
 
 
+class StandbyMissing(KumodrError):
+    exit_code = NOTHING
+    default_remedy = "make one with `kumodr standby --to DIR`"
+
+
+class StandbyDamaged(KumodrError):
+    default_remedy = "begin a new standby in an empty directory"
+
+
 class LabMissing(KumodrError):
     exit_code = NOTHING
     default_remedy = "make one with `kumodr lab up`"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from kumodr import __version__, errors
+from kumodr.cli.options import with_relative_times
 from kumodr.cli.terminal import Terminal, write_trace
 
 VERBS = {
@@ -24,7 +25,8 @@ VERBS = {
     "protect": "keep a second copy about a second behind the live spool, until stopped",
     "points": "list the recovery points",
     "verify": "is what is stored good?",
-    "restore": "bring a recovery point back into an empty directory",
+    "restore": "bring a stored state back into an empty directory",
+    "standby": "keep a directory up to date with the stream, ready to take over",
     "spool": "look into a spool: status, list, show, vet, export",
     "plan": "show the plan, or the schema of kumodr.yaml",
     "lab": "a miniature mail site on this machine, to try everything on",
@@ -48,8 +50,24 @@ def parser_of_verb(verb: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     module = importlib.import_module(f"kumodr.cli.{verb}")
     module.add_arguments(parser)
-    parser.epilog = f"{parser.epilog or ''}\n\n{EXIT_CODES}".strip()
+    _finish(parser, parser.epilog or "")
     return parser
+
+
+def _finish(parser: argparse.ArgumentParser, example: str) -> None:
+    """Give a parser and its tasks' parsers their own part of the example, and the exit codes."""
+    tasks = [
+        each
+        for action in parser._actions  # pyright: ignore[reportPrivateUsage] # there is no other way
+        if isinstance(action.choices, dict)
+        for each in action.choices.values()
+        if isinstance(each, argparse.ArgumentParser)
+    ]
+    for task in tasks:
+        own = [line for line in example.splitlines() if line.startswith(f"  {task.prog.split(' [')[0]}")]
+        _finish(task, "\n".join(["example:", *own]) if own else task.epilog or example)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{example}\n\n{EXIT_CODES}".strip()
 
 
 def overview() -> str:
@@ -103,7 +121,7 @@ def _run(words: list[str], terminal: Terminal) -> int:
             raise errors.UsageWrong(f"there is no verb {verb!r}", remedy="`kumodr --help` lists the verbs")
         parser = parser_of_verb(verb)
         module = importlib.import_module(f"kumodr.cli.{verb}")
-        return module.run(parser.parse_args(words[1:]), terminal)
+        return module.run(parser.parse_args(with_relative_times(words[1:])), terminal)
     except errors.KumodrError as error:
         terminal.failure(error)
         return error.exit_code
