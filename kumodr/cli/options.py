@@ -2,13 +2,18 @@
 
 import argparse
 import os
-from datetime import datetime
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from kumodr import errors
 from kumodr.clock import Clock
 from kumodr.plan.model import Plan
 from kumodr.vault.keys import Identities, load_identities
 from kumodr.vault.open import Vault, open_vault
+
+_RELATIVE = re.compile(r"(?:now)?-(\d{1,9}(?:\.\d{1,6})?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_vault_option(parser: argparse.ArgumentParser) -> None:
@@ -48,17 +53,27 @@ def identities_of(arguments: argparse.Namespace) -> Identities:
     return load_identities(arguments.identity, os.environ)
 
 
+def with_relative_times(words: Sequence[str]) -> list[str]:
+    """Given the words of a command line, write `-5m` as `now-5m`, so that it is not taken for an option."""
+    return [f"now{word}" if _RELATIVE.fullmatch(word) else word for word in words]
+
+
 def time_wanted(text: str | None, clock: Clock) -> datetime | None:
-    """Given `--at`, return the aware time. A time without a zone is in this machine's. Raise UsageWrong."""
-    if text is None:
+    """Given `--at`, return the aware time, None for the latest state. A time without a zone is in this machine's.
+
+    `-5m` is five minutes ago; s, m, h and d are known. Raise UsageWrong.
+    """
+    if text is None or text == "latest":
         return None
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        relative = _RELATIVE.fullmatch(text)
+        if relative:
+            return clock() - timedelta(seconds=float(relative[1]) * _SECONDS[relative[2]])
+        return datetime.fromisoformat(text).astimezone(clock().tzinfo)
+    except (ValueError, OverflowError) as error:
         raise errors.UsageWrong(
-            f"--at {text!r} is no time", remedy="write it like '2026-11-23 14:03:07+01:00'"
+            f"--at {text!r} is no time", remedy="write it like '2026-11-23 14:03:07+01:00', latest, or -5m"
         ) from error
-    return moment.astimezone(clock().tzinfo)
 
 
 def component_names(asked: list[str], plan: Plan) -> tuple[str, ...]:

@@ -1,11 +1,16 @@
-"""Which stored sections make up the state that is asked for."""
+"""Which stored sections, and which part of the stream, make up the state that is asked for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from kumodr import errors
 from kumodr.vault.facts import Point, Section
+from kumodr.vault.open import Vault
+from kumodr.vault.stream import Extent, Listing, Trust, extent, listing, trust_of
+
+STREAMED = ("spool", "logs")
+"""The components that a stream goes on with."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +19,113 @@ class Chosen:
 
     point: Point
     section: Section
+
+
+@dataclass(frozen=True)
+class StreamChoice:
+    """The segments that go on top of a base: `extent` of the epoch that `listing` names."""
+
+    base: Point
+    listing: Listing
+    extent: Extent
+    trust: Trust
+
+
+@dataclass(frozen=True)
+class State:
+    """What is to be restored: sections, the stream on top of spool and logs, and what is wrong with the stream."""
+
+    chosen: tuple[Chosen, ...]
+    stream: StreamChoice | None = None
+    problems: tuple[errors.KumodrError, ...] = ()
+
+
+class Streams:
+    """The streams of a vault, each epoch listed once, when it is asked for."""
+
+    def __init__(self, vault: Vault, pins: Mapping[str, frozenset[str]]) -> None:
+        self._vault = vault
+        self.trust = trust_of(vault, pins)
+        self._listings: dict[tuple[str, int], Listing] = {}
+
+    def listing(self, node: str, epoch: int) -> Listing:
+        """Given a node and an epoch, return its names."""
+        if (node, epoch) not in self._listings:
+            self._listings[node, epoch] = listing(self._vault, node, epoch)
+        return self._listings[node, epoch]
+
+    def on(self, base: Point, at: datetime | None = None) -> tuple[StreamChoice | None, tuple[errors.KumodrError, ...]]:
+        """Given a base, return the stream that goes on from it, not after `at`, and what is wrong with it.
+
+        None where none does, or where it does not reach the first state that is whole: then only the base counts.
+        """
+        join = base.stream
+        if join is None or base.section("spool") is None:
+            return None, ()
+        found = self.listing(base.node, join.epoch)
+        reach, problems = extent(self._vault, found, join.begin, self.trust, at)
+        if reach is None or reach.last < join.whole:
+            return None, problems
+        return StreamChoice(base, found, reach, self.trust), problems
+
+
+def choose_state(
+    vault: Vault,
+    points: Sequence[Point],
+    pins: Mapping[str, frozenset[str]],
+    *,
+    wanted: str | None = None,
+    at: datetime | None = None,
+    components: Iterable[str] = (),
+    streamed: bool = True,
+) -> State:
+    """Given the good points, return the newest state that is not after `at`: per component the newest section, and for
+    spool and logs the base that reaches furthest with its stream.
+
+    `wanted`, a point's id, means exactly that point's state; without `streamed` no stream is used. Raise PointMissing.
+    """
+    asked = tuple(components)
+    exact = wanted is not None and wanted != "latest"
+    if exact or not streamed or (asked and not set(asked) & set(STREAMED)):
+        return State(choose(points, wanted=wanted, at=at, components=asked))
+    streams = Streams(vault, pins)
+    usable = [point for point in points if at is None or point.taken <= at]
+    best: StreamChoice | None = None
+    problems: list[errors.KumodrError] = []
+    for node in {point.node for point in usable}:
+        found, wrong = furthest([point for point in usable if point.node == node], streams, at)
+        problems += wrong
+        if found is not None and (best is None or found.extent.taken > best.extent.taken):
+            best = found
+    newest = max(usable, key=lambda point: (point.taken, point.sequence), default=None)
+    if best is None or newest is None or (newest.node != best.base.node and newest.taken > best.extent.taken):
+        return State(choose(points, at=at, components=asked), None, tuple(problems))
+    mine = [point for point in points if point.node == best.base.node]
+    chosen = {each.section.component: each for each in choose(mine, at=at, components=asked)}
+    for name in STREAMED:
+        section = best.base.section(name)
+        if name in chosen and section is not None:
+            chosen[name] = Chosen(best.base, section)
+    return State(tuple(chosen.values()), best, tuple(problems))
+
+
+def furthest(
+    points: Sequence[Point], streams: Streams, at: datetime | None
+) -> tuple[StreamChoice | None, tuple[errors.KumodrError, ...]]:
+    """Given usable points of one node, return the base whose stream leads to the newest state, None where a base alone
+    does: the newest one that its stream cannot be added to is newer than what an older base leads to.
+    """
+    bases = [point for point in points if point.section("spool") is not None]
+    alone: Point | None = None
+    problems: list[errors.KumodrError] = []
+    for base in sorted(bases, key=lambda point: -point.sequence):
+        found, wrong = streams.on(base, at)
+        problems += [each for each in wrong if str(each) not in {str(other) for other in problems}]
+        if found is not None:
+            newer = alone is None or found.extent.taken >= alone.taken
+            return (found if newer else None), tuple(problems)
+        alone = alone or base
+    return None, tuple(problems)
 
 
 def choose(
