@@ -1,5 +1,5 @@
 """`script/bench`: measure kumodr beside other tools. `script/bench trials`: the long run of the kill trials.
-`script/bench ledger`: a large spool reconciled with its delivery logs."""
+`script/bench ledger`: a large spool reconciled with its delivery logs. `script/bench protect`: the loop."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import ledger
+from benchmarks import ledger, protect
 from benchmarks.machine import machine, versions
 from benchmarks.measure import CommandFailed
 from benchmarks.page import write_section
@@ -32,7 +32,7 @@ def main() -> int:
     arguments = parser().parse_args()
     os.umask(0o027)
     try:
-        return {"trials": trials, "ledger": reconciled}.get(arguments.benchmark, spool)(arguments)
+        return {"trials": trials, "ledger": reconciled, "protect": protected}.get(arguments.benchmark, spool)(arguments)
     except KeyboardInterrupt:
         say("interrupted; nothing was written to the page")
         return 130
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example:\n  script/bench --size 200M --rounds 1\n  script/bench trials --count 1000\n"
         "  script/bench ledger --records 1000000 --messages 100000",
     )
-    found.add_argument("benchmark", nargs="?", choices=("spool", "trials", "ledger"), default="spool")
+    found.add_argument("benchmark", nargs="?", choices=("spool", "trials", "ledger", "protect"), default="spool")
     found.add_argument(
         "--size", type=size, default=size("1G"), help="bytes of bodies in the spool, like 200M (default 1G)"
     )
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--count", type=positive, default=1000, help="how many trials (default 1000)")
     found.add_argument("--records", type=positive, default=10_000_000, help="of delivery logs (default 10,000,000)")
     found.add_argument("--messages", type=positive, default=1_000_000, help="in the spool (default 1,000,000)")
+    found.add_argument("--seconds", type=positive, default=60, help="of each rate, for protect (default 60)")
     found.add_argument("--trials", metavar="FILE", default="tests/test_trials.py", help="the test that runs them")
     found.add_argument("--work", type=Path, metavar="DIR", help="where to work (default: a new temporary folder)")
     found.add_argument("--keep", action="store_true", help="keep the spool that was made, for the next run with --work")
@@ -156,6 +157,23 @@ def reconciled(arguments: argparse.Namespace) -> int:
     if arguments.json:
         figures = {name: asdict(each) for name, each in usages.items()}
         document = {"benchmark": "ledger", "measured": day, "made": asdict(made), "usages": figures}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def protected(arguments: argparse.Namespace) -> int:
+    """Measure the loop at 100 and 1,000 messages a second, and what it takes from a writer."""
+    with work_folder(arguments.work, keep=False) as work:
+        about = machine(work)
+        measured = protect.run(work, (100, 1000), arguments.seconds, say)
+        speeds = protect.slowdown(work, arguments.rounds, min(arguments.seconds, 10), say)
+    day = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    text = protect.section(measured, speeds, about, day)
+    write_section(arguments.page, "protect", text)
+    if arguments.json:
+        document = {"benchmark": "protect", "measured": day, "machine": about, "speeds": speeds}
+        document["rates"] = [asdict(each) for each in measured]
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(text + "\n")
     return 0

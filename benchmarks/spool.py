@@ -100,10 +100,10 @@ def write(folder: Path, size: int, seed: int, newest: datetime) -> "tuple[Rdict,
 
 
 def opened(half: Path) -> "Rdict":
-    """Given a path, return a new database there with the options that kumod sets."""
+    """Given a path, return the database there, made where there is none, with the options that kumod sets."""
     from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict
 
-    half.mkdir(parents=True, mode=0o750)
+    half.mkdir(parents=True, exist_ok=True, mode=0o750)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_keep_log_file_num(10)
