@@ -394,3 +394,100 @@ def test_every_verb_has_help_with_an_example_and_usage_errors_are_2(world: World
     for words in ([], ["nonsense"], ["backup", "--nonsense"], ["restore"]):
         done = subprocess.run([sys.executable, "-m", "kumodr", *words], capture_output=True, env=world.environment)
         assert done.returncode == 2, words
+
+
+def test_reordered_manifests_are_told_and_not_used(world: World) -> None:
+    for _number in range(2):
+        world.run("backup")
+    one, two = (world.vault / "points" / "primary" / f"0000000{number}.json" for number in (1, 2))
+    first = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(first)
+    assert "PROBLEM" in world.run("points", expect=3)
+    world.run("verify", expect=4)
+    world.restore("back", expect=4)
+    assert not (world.folder / "back").exists()
+
+
+@pytest.mark.parametrize("verb", ["backup", "verify", "restore"])
+def test_a_vault_that_vanishes_in_the_middle_is_named_and_nothing_is_half(world: World, verb: str) -> None:
+    """The vault's disk goes away at a random moment, and comes back."""
+    away = world.folder / "away"
+    chance = random.Random(verb)
+    world.run("backup")
+    (world.site / "extra").mkdir()
+    world.plan.write_text(world.plan.read_text().replace(f"{world.site}/nodeid", f"{world.site}/extra"))
+    gone = 0
+    for attempt in range(8):
+        (world.site / "extra" / "file").write_bytes(random.Random(attempt).randbytes(30_000_000))
+        if verb != "backup":
+            world.run("backup")
+        words = {
+            "backup": ("backup",),
+            "verify": ("verify", "--restore", "--identity", str(world.key)),
+            "restore": ("restore", "--to", str(world.folder / f"back-{attempt}"), "--identity", str(world.key)),
+        }[verb]
+        before = len(world.points())
+        process = subprocess.Popen(
+            world.command(*words), env=world.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(chance.uniform(0.1, 0.4))
+        os.rename(world.vault, away)
+        _out, text = process.communicate(timeout=60)
+        os.rename(away, world.vault)
+        assert "Traceback" not in text
+        if process.returncode:
+            gone += 1
+            assert process.returncode in (1, 3, 4), text
+            assert str(world.vault) in text
+            assert not (world.folder / f"back-{attempt}" / "kumodr-restored.json").exists()
+            assert not away.exists()
+            assert len(world.points()) == before
+        shutil.rmtree(world.folder / f"back-{attempt}", ignore_errors=True)
+    assert gone, "the vault was never missed: this test says nothing"
+    world.run("backup")
+    world.run("verify", "--deep", "--identity", str(world.key))
+
+
+def test_a_clock_that_goes_back_changes_no_order_and_no_sentence_is_nonsense(world: World) -> None:
+    ahead = (
+        "import datetime, sys; from kumodr import clock; real = clock.system_clock\n"
+        "clock.system_clock = lambda: real() + datetime.timedelta(hours=2)\n"
+        "from kumodr.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", ahead, "backup", "--plan", str(world.plan)]
+    subprocess.run(words, env=world.environment, check=True, capture_output=True)
+    (world.site / "nodeid").write_text("after the clock went back\n")
+    world.run("backup")
+    points = world.points()
+    assert [each["point"] for each in points] == ["primary-2", "primary-1"]
+    assert points[0]["taken"] < points[1]["taken"]
+    text = world.run("points", expect=0) + world.run("status", expect=3)
+    assert "-" not in "".join(re.findall(r"(\S+) (?:s|min|h|days?) old", text)), text
+    assert "primary-2" in world.restore("back")
+    (found,) = (world.folder / "back" / "config").rglob("nodeid")
+    assert found.read_text() == "after the clock went back\n"
+
+
+def test_what_this_user_may_not_read_is_named(world: World) -> None:
+    bound = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner"] if os.getuid() == 0 else []
+
+    def backup(expect: int) -> str:
+        done = subprocess.run([*bound, *world.command("backup")], env=world.environment, capture_output=True, text=True)
+        assert done.returncode == expect, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    (world.site / "nodeid").chmod(0)
+    text = backup(3)
+    assert "config" in text
+    assert f"{world.site}/nodeid" in text
+    (world.site / "nodeid").chmod(0o600)
+    (world.site / "spool" / "data").chmod(0)
+    try:
+        text = backup(3)
+        assert "spool" in text
+        assert f"{world.site}/spool/data" in text
+    finally:
+        (world.site / "spool" / "data").chmod(0o700)
+    backup(0)
