@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,10 @@ KINDS = ("rocksdb", "localdisk")
 class Site:
     """A site whose spool and log change second by second, and what they were at each."""
 
-    def __init__(self, folder: Path, kind: str, seconds: int, *, seed: int = 1) -> None:
+    def __init__(self, folder: Path, kind: str, seconds: int, *, seed: int = 1, begun: datetime = START) -> None:
         self.folder = folder / "site"
         self.made: Bench = bench(folder)
-        self.stream = Stream(self.made)
+        self.stream = Stream(self.made, begun=begun)
         self.states: list[State] = []
         self.logs: list[bytes] = []
         chance = random.Random(seed)
