@@ -225,11 +225,19 @@ def _show(arguments: argparse.Namespace, terminal: Terminal) -> int:
     envelope = _document(message)
     text = body.decode("utf-8", "replace")
     stored = raw.decode("utf-8", "replace")
-    document = {**envelope, "size": len(body), "metadata": stored, "body": text}
+    exact = {"body": text, "body_base64": None} if text.encode() == body else _encoded(body)
+    document = {**envelope, "size": len(body), "metadata": stored, **exact}
     lines = [f"{name:<11} {_plain(_words(value))}" for name, value in envelope.items() if value is not None]
     lines += [f"{'metadata':<11} {_plain(stored)}", f"{'size':<11} {len(body)}", "", _plain(text, "\n\t")]
     terminal.result(document, lines)
     return errors.DONE
+
+
+def _encoded(body: bytes) -> dict[str, str | None]:
+    """Return a body that is no UTF-8 so that JSON holds every byte of it."""
+    from base64 import b64encode
+
+    return {"body": None, "body_base64": b64encode(body).decode()}
 
 
 def _words(value: object) -> str:
