@@ -8,7 +8,7 @@ from kumodr.clock import system_clock
 from kumodr.components.protocol import Finding
 from kumodr.components.registry import component, configured
 from kumodr.plan.load import load_plan
-from kumodr.recover.readiness import kumod_findings, vault_findings
+from kumodr.recover.readiness import kumod_findings, protect_findings, vault_findings
 
 _MARKS = {"good": "ok", "warning": "WARNING", "bad": "BAD"}
 
@@ -22,6 +22,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     found: list[tuple[str, Finding]] = [("vault", each) for each in vault_findings(plan)]
     for name in configured(plan):
         found += [(name, each) for each in component(name, plan, system_clock).health()]
+    if plan.components.spool is not None:
+        found += [("protect", each) for each in protect_findings(plan, system_clock)]
     found += [("kumod", each) for each in kumod_findings(plan)]
     worst = {each.level for _, each in found}
     lines: list[str] = []

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 from kumodr import errors
+from kumodr.clock import Clock, time_of_text
 from kumodr.components.protocol import Finding
 from kumodr.plan.model import Plan
 from kumodr.vault.open import open_vault
+
+_SILENT = 10.0
+"""Seconds without a round after which the loop counts as not running."""
 
 
 def vault_findings(plan: Plan) -> tuple[Finding, ...]:
@@ -24,6 +28,23 @@ def vault_findings(plan: Plan) -> tuple[Finding, ...]:
             text = "the vault is on the same disk as the spool: they would be lost together"
             found.append(Finding("warning", text, "use a vault on another machine or in an object store"))
     return tuple(found)
+
+
+def protect_findings(plan: Plan, clock: Clock) -> tuple[Finding, ...]:
+    """Given the plan, say whether the loop that follows the spool runs, and what it says of itself."""
+    from kumodr.protect.figures import published
+
+    figures = published(Path(plan.state))
+    if figures is None:
+        text = "the spool is not followed: copies are only as new as the last `kumodr backup`"
+        return (Finding("warning", text, "run `kumodr protect` as a service on this host"),)
+    silent = (clock() - time_of_text(figures.time)).total_seconds()
+    if figures.state == "stopped" or silent > max(_SILENT, 5 * plan.protect.every):
+        return (Finding("bad", f"`kumodr protect` has not run since {figures.time}", "start it again"),)
+    if figures.state != "protected":
+        text = f"the spool is followed, but the state is {figures.state!r}: {figures.trouble or 'no reason is known'}"
+        return (Finding("bad" if figures.trouble else "warning", text, "see `kumodr status`"),)
+    return (Finding("good", f"the spool is followed; the vault has all of it up to {figures.recoverable_until}"),)
 
 
 def kumod_findings(plan: Plan) -> tuple[Finding, ...]:
