@@ -147,7 +147,7 @@ def test_what_is_no_head_is_forged(made: Bench, text: bytes) -> None:
 def test_content_that_lies_is_damaged(made: Bench) -> None:
     """Signed by the node's own key, as a mail host that was taken over could."""
     plain = b"".join(segment.encoded(Content({b"m" * 16: b"value"}, {}, (LogPiece("a", 0, b"xy", 0o600, 5),))))
-    assert segment.decoded(plain).logs[0].data == b"xy"
+    assert segment.decoded(plain).unpacked().logs[0].data == b"xy"
     line, _, rest = plain.partition(b"\n")
     parts = json.loads(line)
     logs = next(index for index, (name, _) in enumerate(parts) if name == "logs.list")

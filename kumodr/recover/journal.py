@@ -1,11 +1,13 @@
 """What a stream did to one half of a spool, by key, on disk: the last put or delete of each, in bounded memory.
 
-Changes are noted in the order in which they are applied, in 256 parts by the first byte of the key: each is a range of
-keys, in the order in which both kinds of spool are read. The last words of one part are held at a time.
+Changes are noted in the order in which they are applied, in 64 parts by the first bits of the key: each is a range of
+keys, in the order in which both kinds of spool are read. The last words of one part are held at a time. Deletes, of
+which a busy site has a hundred for each message that stays, are never looked at one by one.
 """
 
 import os
 import struct
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,14 +15,16 @@ import google_crc32c
 
 from kumodr import errors
 from kumodr.spool.identifier import LENGTH
+from kumodr.vault.segment import PackedChanges
 
-PARTS = 256
+PARTS = 64
+_SHIFT = 2
 _PUT = struct.Struct(f"<{LENGTH}sII")
 _WORD = struct.Struct(f"{LENGTH}s8s")
 GONE = b"\xff" * 8
-"""The word for a key whose last change was a delete. A put's is checksum and size, and none is of 2^32 - 1 bytes."""
+"""The word for a key whose last change was a delete: this very object. A put's is checksum and size, another object."""
 
-_BUFFERED = 8 << 20
+_BUFFERED = 16 << 20
 _MOST_ODD = 10_000
 
 
@@ -29,32 +33,42 @@ def word_of(value: bytes) -> bytes:
     return struct.pack("<II", google_crc32c.value(value), len(value))
 
 
+def part_of(key: bytes) -> int:
+    """Given an id's bytes, return the number of its part."""
+    return key[0] >> _SHIFT
+
+
 class Journal:
     """The changes of one half. Close it after use."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w+b")
         self._path = path
-        self._parts = [bytearray() for _ in range(PARTS)]
-        self._places: list[list[tuple[int, int]]] = [[] for _ in range(PARTS)]
+        self._parts: list[list[tuple[bool, bytes]]] = [[] for _ in range(PARTS)]
+        self._places: list[list[tuple[bool, int, int]]] = [[] for _ in range(PARTS)]
         self._buffered = 0
         self.odd: dict[bytes, bytes] = {}
         """The words of keys that are no ids (not 16 bytes); KumoMTA makes none."""
 
-    def note(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def note(self, changes: PackedChanges) -> None:
         """Given changes that go on top of all before, keep their words."""
-        parts, pack, checksum = self._parts, _PUT.pack, google_crc32c.value
-        for key, value in changes.items():
+        gone, at = changes.gone, 0
+        ids = range(len(gone) // LENGTH)
+        for part in range(PARTS) if gone else ():
+            end = LENGTH * bisect_left(ids, part + 1, key=lambda place: gone[place * LENGTH] >> _SHIFT)
+            if end > at:
+                self._parts[part].append((True, gone[at:end]))
+                at = end
+        puts: dict[int, bytearray] = {}
+        pack, checksum = _PUT.pack, google_crc32c.value
+        for key, value in changes.others.items():
             if len(key) != LENGTH:
                 self._note_odd(key, value)
-            elif value is None:
-                part = parts[key[0]]
-                part += key
-                part += GONE
-            else:
-                part = parts[key[0]]
-                part += pack(key, checksum(value), len(value))
-        self._buffered += len(changes) * _PUT.size
+            elif value is not None:
+                puts.setdefault(key[0] >> _SHIFT, bytearray()).extend(pack(key, checksum(value), len(value)))
+        for part, words in puts.items():
+            self._parts[part].append((False, bytes(words)))
+        self._buffered += len(gone) + len(changes.others) * _PUT.size
         if self._buffered > _BUFFERED:
             self._write()
 
@@ -62,9 +76,12 @@ class Journal:
         """Given a part's number, return the last word for each of its keys."""
         self._write()
         found: dict[bytes, bytes] = {}
-        for offset, length in self._places[part]:
-            self._file.seek(offset)
-            found.update(_WORD.iter_unpack(self._file.read(length)))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for is_gone, offset, length in self._places[part]:
+            piece = os.pread(self._file.fileno(), length, offset)
+            if is_gone:
+                found.update(dict.fromkeys(struct.unpack(f"{LENGTH}s" * (length // LENGTH), piece), GONE))
+            else:
+                found.update(_pairs(piece))
         return found
 
     def close(self) -> None:
@@ -78,10 +95,22 @@ class Journal:
         self.odd[key] = GONE if value is None else word_of(value)
 
     def _write(self) -> None:
-        self._file.seek(0, os.SEEK_END)
-        for number, part in enumerate(self._parts):
-            if part:
-                self._places[number].append((self._file.tell(), len(part)))
-                self._file.write(part)
-                part.clear()
+        """Write what is buffered, neighbours of one kind as one piece: fewer pieces are read back."""
+        at = self._file.seek(0, os.SEEK_END)
+        for number, pieces in enumerate(self._parts):
+            places = self._places[number]
+            for is_gone, piece in pieces:
+                self._file.write(piece)
+                last = places[-1] if places else None
+                if last is not None and last[0] == is_gone and last[1] + last[2] == at:
+                    places[-1] = (is_gone, last[1], last[2] + len(piece))
+                else:
+                    places.append((is_gone, at, len(piece)))
+                at += len(piece)
+            pieces.clear()
+        self._file.flush()
         self._buffered = 0
+
+
+def _pairs(piece: bytes) -> Mapping[bytes, bytes]:
+    return dict(_WORD.iter_unpack(piece))  # pyright: ignore[reportCallIssue, reportArgumentType] — always two fields

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from struct import iter_unpack
 from typing import Any
 
 from kumodr import errors
@@ -19,7 +20,7 @@ from kumodr.ledger.evidence import finished_keys
 from kumodr.recover import standbyfile
 from kumodr.recover.evidence import FinishedIds, write_evidence
 from kumodr.recover.halves import open_half_of_copy
-from kumodr.recover.journal import PARTS, Journal
+from kumodr.recover.journal import PARTS, Journal, part_of
 from kumodr.recover.restore import Vetter
 from kumodr.recover.standby import FINISHED_LOG, until
 from kumodr.recover.standbyfile import FOLDER
@@ -27,6 +28,7 @@ from kumodr.recover.standbyfile import Progress as Standing
 from kumodr.recover.target import MARKER
 from kumodr.spool.identifier import LENGTH
 from kumodr.vault.fetch import written_to
+from kumodr.vault.segment import PackedChanges
 
 
 def promote(target: Path, vetters: Mapping[str, Vetter], clock: Clock) -> tuple[Standing, dict[str, Verdict]]:
@@ -83,7 +85,7 @@ def write_finished(place: Path) -> None:
                 with log.open("r+b") as file:
                     file.truncate(file.seek(0, 2) // LENGTH * LENGTH)
             for piece in finished_keys(log) if log.exists() else ():
-                journal.note({piece[at : at + LENGTH]: None for at in range(0, len(piece), LENGTH)})
+                journal.note(PackedChanges(b"".join(sorted(each for (each,) in iter_unpack("16s", piece))), {}))
             with FinishedIds(place) as finished:
                 absent(journal, (key for key, _ in half.entries()), finished.add)
             half.finish()
@@ -99,10 +101,10 @@ def absent(journal: Journal, keys: Iterable[bytes], add: Any) -> None:
     key = next(following, None)
     for part in range(PARTS):
         words = journal.words(part)
-        while key is not None and (len(key) != LENGTH or key[0] <= part):
+        while key is not None and (len(key) != LENGTH or part_of(key) <= part):
             words.pop(key, None)
             key = next(following, None)
-        add(sorted(words))
+        add(words)
 
 
 def stream_document(standing: Standing) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from kumodr.clock import text_of_time
 from kumodr.recover.choose import StreamChoice
 from kumodr.recover.evidence import FinishedIds
 from kumodr.recover.halves import Half, RocksHalf, open_half_of_copy
-from kumodr.recover.journal import GONE, PARTS, Journal, word_of
+from kumodr.recover.journal import GONE, PARTS, Journal, part_of, word_of
 from kumodr.recover.logpieces import LogPieces
 from kumodr.source import Progress
 from kumodr.spool.identifier import LENGTH
@@ -93,9 +93,9 @@ def replay(
         applied.on = (*(["spool"] if halves else []), *(["logs"] if logs is not None else []))
         for segment in reading:
             for name, changes in (("meta", segment.content.meta), ("data", segment.content.data)):
-                if name in halves and changes:
+                if name in halves:
                     half, journal = halves[name]
-                    half.put(changes)
+                    half.put(changes.others)
                     journal.note(changes)
             if logs is not None:
                 logs.apply(segment.content.logs)
@@ -134,18 +134,19 @@ def settle(name: str, half: Half, journal: Journal, finished: Callable[[Iterable
     following = next(entries, None)
     for part in range(PARTS):
         words = journal.words(part)
-        deleted = sorted(key for key, word in words.items() if word == GONE)
+        deleted = [key for key, word in words.items() if word is GONE]
         finished(deleted)
         gone += len(deleted)
+        del deleted
         there: list[bytes] = []
-        while following is not None and (len(following[0]) != LENGTH or following[0][0] <= part):
+        while following is not None and (len(following[0]) != LENGTH or part_of(following[0]) <= part):
             key, read = following
             word = (words if len(key) == LENGTH else odd).pop(key, None)
-            if word == GONE:
+            if word is GONE:
                 there.append(key)
             elif word is not None and word_of(read()) != word:
                 raise errors.ComponentDamaged(f"spool: {name} holds another {key.hex()} than the stream put")
-            count += word != GONE
+            count += word is not GONE
             following = next(entries, None)
         _refuse_missing(name, words)
         half.delete(there)
@@ -169,7 +170,7 @@ def _refuse_other_base(meta: Half, stream: StreamChoice) -> None:
 def _refuse_missing(name: str, words: Mapping[bytes, bytes]) -> None:
     """Given the words of keys that were not found, raise ComponentDamaged where one of them must be there."""
     for key, word in words.items():
-        if word != GONE:
+        if word is not GONE:
             raise errors.ComponentDamaged(f"spool: {name} lacks {key.hex()}, which the stream put")
 
 

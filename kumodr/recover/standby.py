@@ -282,11 +282,12 @@ class Standby:
                 self._logs = LogPieces(place / "logs") if (place / "logs").is_dir() else None
             self._save(replace(standing, dirty=True))
             for segment in moment:
-                _append(place / FINISHED_LOG, [key for key, value in segment.content.meta.items() if value is None])
-                self._halves["meta"].apply(segment.content.meta)
-                self._halves["data"].apply(segment.content.data)
+                content = segment.content
+                _append(place / FINISHED_LOG, content.meta.gone)
+                self._halves["meta"].apply(content.meta.unpacked())
+                self._halves["data"].apply(content.data.unpacked())
                 if self._logs is not None:
-                    self._logs.apply(segment.content.logs)
+                    self._logs.apply(content.logs)
             if self._logs is not None:
                 self._logs.sync()
         head = moment[-1].head
@@ -311,13 +312,12 @@ class Standby:
         standbyfile.save(self._target, self.standing)
 
 
-def _append(path: Path, keys: Sequence[bytes]) -> None:
+def _append(path: Path, data: bytes) -> None:
     """Add ids to a log of them, durably. One that was cut by a crash is filled up first, so that ids stay aligned."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
         size = os.fstat(descriptor).st_size
-        data = b"".join(key for key in keys if len(key) == LENGTH)
         if data:
             os.pwrite(descriptor, data, size - size % LENGTH)
             os.fsync(descriptor)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from kumodr import errors
 from kumodr.vault.keys import Identities
 from kumodr.vault.open import Vault
-from kumodr.vault.segment import LARGEST, LARGEST_HEAD, Content, Head, body_at, content_of
+from kumodr.vault.segment import LARGEST, LARGEST_HEAD, Head, PackedContent, body_at, packed_content_of
 from kumodr.vault.stream import NOT_GOOD, Listing, Part, Trust, path, read_head
 
 _Outcome = TypeVar("_Outcome")
@@ -31,7 +31,7 @@ class Segment:
 
     part: Part
     head: Head
-    content: Content
+    content: PackedContent
 
 
 class Reading:
@@ -147,7 +147,7 @@ def _open(
         data = vault.store.get(part.name, LARGEST + 2 * LARGEST_HEAD)
         if len(data) != body_at(data) + head.sealed_size:
             raise errors.ObjectDamaged(f"object {part.name} is damaged")
-        return Segment(part, head, content_of(data, head, identities.secrets))
+        return Segment(part, head, packed_content_of(data, head, identities.secrets))
     except NOT_GOOD as error:
         return error
 
