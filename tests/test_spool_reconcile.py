@@ -311,6 +311,20 @@ def test_the_ledger_stands_for_the_segments_that_it_holds(tmp_path: Path, monkey
         assert sets_of(plan) == {"finished": {DELIVERED.hex()}}
 
 
+@pytest.mark.parametrize("content", [b"PAR1 and no more", None])
+def test_a_ledger_that_is_none_is_said(tmp_path: Path, content: bytes | None) -> None:
+    spool = site(tmp_path / "r", "localdisk", {NEW: meta()}, {NEW: b""})
+    path = spool.parent / "ledger" / "x.parquet"
+    path.parent.mkdir()
+    if content is None:
+        with open_database([path.parent]) as database:
+            database.run(f"COPY (SELECT 1 AS other) TO '{path}' (FORMAT parquet)")
+    else:
+        path.write_bytes(content)
+    with pytest.raises(errors.FileUnreadable, match="move it away"), planned(spool):
+        pass
+
+
 def test_evidence_that_is_damaged_is_not_taken_for_silence(tmp_path: Path) -> None:
     spool = site(tmp_path / "r", "localdisk", {NEW: meta()}, {NEW: b""}, finished=[NEW])
     (spool.parent / "evidence" / "finished.ids").write_bytes(NEW + b"x")

@@ -20,6 +20,9 @@ from kumodr.source import Capture, CaptureFacts, OnDisk, SourceFile, identity_of
 
 FOLDER = "ledger"
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+_MEMORY = "128MiB"
+"""For DuckDB, and one thread: conversion runs beside a mail server."""
+
 _READ_AT_ONCE = 256
 _COUNTS = """SELECT coalesce(type, 'not understood'), count(*), bit_xor(hash(rows)) FROM read_parquet(?) rows
   GROUP BY 1 ORDER BY 1"""
@@ -138,8 +141,8 @@ class LedgerComponent:
 
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            new = self._folder / ".new"
-            with open_database([self._folder, *{each.path.parent for each in wanted}]) as database:
+            new, folders = self._folder / ".new", {each.path.parent for each in wanted}
+            with open_database([self._folder, *folders], memory=_MEMORY, threads=1) as database:
                 for each in wanted:
                     path = database.alias(each.path.parent) / each.path.name
                     try:

@@ -41,10 +41,13 @@ class Database:
 
     def run(self, sql: str, parameters: Iterable[object] = ()) -> "DuckDBPyConnection":
         """Given a statement of ours and values for its `?`, run it. Raise DiskFull, and duckdb.Error for the rest."""
+        return self._run(self._connection, sql, parameters)
+
+    def _run(self, connection: "DuckDBPyConnection", sql: str, parameters: Iterable[object]) -> "DuckDBPyConnection":
         import duckdb
 
         try:
-            return self._connection.execute(sql, list(parameters))
+            return connection.execute(sql, list(parameters))
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             if isinstance(error, duckdb.IOException) and "space left" not in str(error):
                 raise
@@ -59,7 +62,7 @@ class Database:
 
     def each(self, sql: str, parameters: Iterable[object] = ()) -> Generator[tuple[Any, ...]]:
         """Given a query, yield its rows, a few thousand in memory at a time. Other statements may run meanwhile."""
-        cursor = self._connection.cursor().execute(sql, list(parameters))
+        cursor = self._run(self._connection.cursor(), sql, parameters)
         while rows := cursor.fetchmany(4096):
             yield from rows
 

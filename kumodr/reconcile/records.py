@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from kumodr import errors
 from kumodr.ledger.convert import SEGMENT_KEY, SIZE_KEY, Segment, convert
-from kumodr.ledger.database import Database, literal
+from kumodr.ledger.database import Database, first_line, literal
 from kumodr.ledger.evidence import Evidence
 from kumodr.ledger.segments import segments_below
 from kumodr.source import Progress
@@ -40,13 +41,15 @@ def load_records(database: Database, evidence: Evidence, progress: Progress) -> 
     if evidence.ledger is not None:
         place = database.alias(evidence.ledger)
         parquet += [str(place / path.name) for path in sorted(evidence.ledger.glob("*.parquet"))]
-        known = _known(database, parquet)
+        known = _checked(database, parquet, evidence.ledger)
     problems: list[str] = []
+    done = 0
     for number, batch in enumerate(_batches(_segments(database, evidence, known))):
         made = database.directory / f"log-{number}.parquet"
         problems += convert(database, batch, made)
         parquet.append(str(made))
-        progress("reading delivery logs", number + 1, 0)
+        done += sum(each.size for each in batch)
+        progress("reading delivery logs", done, 0)
     files = ", ".join(literal(each) for each in parquet)
     database.run(_VIEW.format(files=files) if parquet else _NONE)
     count, unknown, newest = database.rows("SELECT count(*), count(*) - count(type), max(moment) FROM records")[0]
@@ -65,6 +68,23 @@ def moment_of(microseconds: int | None) -> datetime | None:
         return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         return None
+
+
+def _checked(database: Database, parquet: Sequence[str], ledger: Path) -> set[tuple[str, int]]:
+    """As `_known`, having seen that the files are what the view needs. Raise FileUnreadable."""
+    import duckdb
+
+    try:
+        if parquet:
+            database.run(_VIEW.format(files=", ".join(map(literal, parquet))))
+            database.run("SELECT * FROM records LIMIT 0")
+            database.run("DROP VIEW records")
+        return _known(database, parquet)
+    except (duckdb.Error, ValueError, KeyError) as error:
+        raise errors.FileUnreadable(
+            f"the ledger {ledger} cannot be read: {first_line(error)}",
+            remedy="move it away: the logs themselves are read then",
+        ) from error
 
 
 def _known(database: Database, parquet: Sequence[str]) -> set[tuple[str, int]]:
