@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+WRITE = 192 << 10
+"""Bytes that are written at once. From about 1 MiB on, current kernels take the page cache's memory in such large blocks
+that on a virtual machine it comes fresh from the host each time: measured, 1.3 s instead of 0.2 s for 600 MB.
+"""
+
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Given a path and its bytes, write them so that a crash leaves the old file or the new one, never a part.

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kumodr import errors
-from kumodr.durable import sync_directory
+from kumodr.durable import WRITE, sync_directory
 from kumodr.vault.store import Piece
 
 _STAGING = "tmp"
-_PIECES_AT_ONCE = 512
 
 
 class DirectoryStore:
@@ -135,8 +134,7 @@ class DirectoryStore:
 def _write_synced(path: Path, pieces: Sequence[Piece]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        for start in range(0, len(pieces), _PIECES_AT_ONCE):
-            group = pieces[start : start + _PIECES_AT_ONCE]
+        for group in _groups(pieces):
             written = os.writev(descriptor, group)
             if written != sum(map(len, group)):
                 rest = memoryview(b"".join(group))[written:]
@@ -147,6 +145,22 @@ def _write_synced(path: Path, pieces: Sequence[Piece]) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
+
+
+def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Yield the pieces cut and gathered so that each group is at most one write."""
+    group: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        for start in range(0, len(piece), WRITE):
+            part = piece if len(piece) <= WRITE else memoryview(piece)[start : start + WRITE]
+            if size + len(part) > WRITE:
+                yield group
+                group, size = [], 0
+            group.append(part)
+            size += len(part)
+    if group:
+        yield group
 
 
 def _open_regular(path: str, flags: int) -> int:

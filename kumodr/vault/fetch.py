@@ -19,7 +19,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 from kumodr import errors
-from kumodr.durable import sync_directory
+from kumodr.durable import WRITE, sync_directory
 from kumodr.source import Progress
 from kumodr.vault.facts import Section, StoredObject
 from kumodr.vault.index import ObjectPlan, Placed, read_plan
@@ -31,7 +31,6 @@ from kumodr.vault.tarstream import Entry
 
 _WORKERS = 4
 _WAITING = 6
-_PIECES_AT_ONCE = 512
 _IMPLIED = "implied"
 """A directory that a path runs through; its own entry may come later in the stream, or never."""
 
@@ -331,15 +330,12 @@ class Pieces:
 
 
 def _write(descriptor: int, data: Sequence[memoryview], at: int) -> None:
-    for first in range(0, len(data), _PIECES_AT_ONCE):
-        group = data[first : first + _PIECES_AT_ONCE]
-        written = os.pwritev(descriptor, group, at)
-        for piece in group:
-            rest = piece[written:]
-            written = max(0, written - len(piece))
-            at += len(piece)
-            while rest:
-                rest = rest[os.pwrite(descriptor, rest, at - len(rest)) :]
+    for piece in data:
+        for start in range(0, len(piece), WRITE):
+            part = piece[start : start + WRITE]
+            at += len(part)
+            while part:
+                part = part[os.pwrite(descriptor, part, at - len(part)) :]
 
 
 def _close(descriptor: int, sync: bool, entry: Entry) -> None:
