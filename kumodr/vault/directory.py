@@ -15,6 +15,8 @@ from kumodr.durable import WRITE, sync_directory
 from kumodr.vault.store import Piece
 
 _STAGING = "tmp"
+_MOST_AT_ONCE = 512
+"""Pieces in one write; the system takes 1024."""
 
 
 class DirectoryStore:
@@ -154,7 +156,7 @@ def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     for piece in pieces:
         for start in range(0, len(piece), WRITE):
             part = piece if len(piece) <= WRITE else memoryview(piece)[start : start + WRITE]
-            if size + len(part) > WRITE:
+            if size + len(part) > WRITE or len(group) == _MOST_AT_ONCE:
                 yield group
                 group, size = [], 0
             group.append(part)
