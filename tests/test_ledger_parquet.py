@@ -189,6 +189,29 @@ def test_what_is_read_can_do_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "secret"]
 
 
+def test_what_a_killed_process_left_is_taken_away_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from kumodr.ledger.database import open_database\n"
+        "with open_database([]) as database:\n"
+        "    print(database.directory, flush=True); sys.stdin.read() or os._exit(9)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as living:
+        here = Path(living.stdout.readline().strip())
+        with subprocess.Popen([sys.executable, "-c", program], **pipes) as killed:
+            left = Path(killed.stdout.readline().strip())
+            killed.kill()
+        assert left.exists()
+        with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
+            other.stdout.readline()
+            assert not left.exists()
+            assert (here / "ledger.duckdb").exists()
+            other.stdin.write("end")
+        living.stdin.write("end")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- the component -----------------------------------------------------------------------------
 
 

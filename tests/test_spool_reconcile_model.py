@@ -252,7 +252,11 @@ def test_killed_between_any_two_operations_it_ends_the_same_and_nothing_is_lost(
     site(tmp_path / "source", kind, metadata, bodies, records)
     done = subprocess.run(
         [sys.executable, "-c", KILLED, tmp_path / "source", tmp_path / "work", tmp_path / "state"],
-        env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}", "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}",
+            "PATH": "/usr/bin:/bin",
+            "TMPDIR": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -4,10 +4,12 @@ Everything goes into a private directory: the database, what does not fit in mem
 other people's text, and file names are the operator's; both come in as parameters, never as SQL.
 """
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ MEMORY = "448MiB"
 """What DuckDB may hold; what is more goes to its directory on disk. A few buffers come on top."""
 
 THREADS = 2
+
+_PREFIX = "kumodr-ledger-"
 
 
 class Database:
@@ -81,7 +85,8 @@ def open_database(readable: Iterable[Path], *, memory: str = MEMORY, threads: in
     """
     import duckdb
 
-    directory = Path(tempfile.mkdtemp(prefix="kumodr-ledger-"))  # mode 0700
+    _clean()
+    directory, lock = _private_directory()
     try:
         connection = duckdb.connect(
             str(directory / "ledger.duckdb"),
@@ -106,6 +111,32 @@ def open_database(readable: Iterable[Path], *, memory: str = MEMORY, threads: in
             connection.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def _private_directory() -> tuple[Path, int]:
+    """Make a directory, mode 0700, and hold its lock: nobody else takes it for one that was left behind."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with suppress(OSError):
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if directory.exists():
+                return directory, lock
+            os.close(lock)
+
+
+def _clean() -> None:
+    """Take away what killed processes of this user left behind: addresses of other people's mail are in it."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if os.fstat(lock).st_uid == os.geteuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(directory, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def literal(text: str) -> str:

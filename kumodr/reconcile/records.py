@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from kumodr import errors
 from kumodr.ledger.convert import SEGMENT_KEY, SIZE_KEY, Segment, convert
