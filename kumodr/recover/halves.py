@@ -113,22 +113,7 @@ class RocksHalf:
 
     def entries(self) -> Iterator[Entry]:
         """See Half. The iterator is of one moment: changes made meanwhile are not in it."""
-        from rocksdict import ReadOptions
-
-        options = ReadOptions()
-        options.set_readahead_size(_READ_AHEAD)
-        options.fill_cache(False)  # pyright: ignore[reportCallIssue] — its stub is wrong
-        try:
-            iterator = self._database.iter(options)
-            iterator.seek_to_first()
-            while iterator.valid():
-                yield iterator.key(), iterator.value
-                iterator.next()
-            iterator.status()
-        except errors.KumodrError:
-            raise
-        except Exception as error:  # the binding raises nothing more special
-            raise errors.SpoolDamaged(f"{self._half} cannot be read: {' '.join(str(error).split())[:400]}") from error
+        return entries_of(self._database, self._half)
 
     def finish(self) -> None:
         """See Half. Where the stream left many tables on top of each other, they are brought into order."""
@@ -156,6 +141,46 @@ class RocksHalf:
             self._database.write(batch, options)
         except Exception as error:  # the binding raises nothing more special
             raise errors.DiskFull(f"{self._half} cannot be written: {' '.join(str(error).split())[:400]}") from error
+
+
+def opened_to_read(half: Path, logs: Path) -> "Rdict":
+    """Given a RocksDB half of a restored spool that nothing has open, open it for reading. Raise SpoolDamaged."""
+    from rocksdict import AccessType, Options, Rdict
+
+    logs.mkdir(mode=0o700, exist_ok=True)
+    options = Options(raw_mode=True)
+    options.set_paranoid_checks(True)
+    options.set_db_log_dir(str(logs))
+    options.set_max_open_files(256)
+    try:
+        return Rdict(str(half), options, access_type=AccessType.read_only())
+    except Exception as error:  # the binding raises nothing more special
+        raise errors.SpoolDamaged(f"RocksDB does not open {half}: {' '.join(str(error).split())[:400]}") from error
+
+
+def entries_of(database: "Rdict", half: Path, first: bytes = b"", behind: bytes | None = None) -> Iterator[Entry]:
+    """Given an open database, yield every key from `first` to before `behind`, as of now. Raise SpoolDamaged."""
+    from rocksdict import ReadOptions
+
+    options = ReadOptions()
+    options.set_readahead_size(_READ_AHEAD)
+    options.fill_cache(False)  # pyright: ignore[reportCallIssue] — its stub is wrong
+    if behind is not None:
+        options.set_iterate_upper_bound(behind)
+    try:
+        iterator = database.iter(options)
+        if first:
+            iterator.seek(first)
+        else:
+            iterator.seek_to_first()
+        while iterator.valid():
+            yield iterator.key(), iterator.value
+            iterator.next()
+        iterator.status()
+    except errors.KumodrError:
+        raise
+    except Exception as error:  # the binding raises nothing more special
+        raise errors.SpoolDamaged(f"{half} cannot be read: {' '.join(str(error).split())[:400]}") from error
 
 
 class LocalHalf:

@@ -8,8 +8,10 @@ which a busy site has a hundred for each message that stays, are never looked at
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 
@@ -38,17 +40,62 @@ def part_of(key: bytes) -> int:
     return key[0] >> _SHIFT
 
 
+def range_of(parts: range) -> tuple[bytes, bytes | None]:
+    """Given parts, return the first key that may be in them, and the first behind them, None at the end."""
+    return (
+        bytes([parts[0] << _SHIFT]) if parts[0] else b"",
+        bytes([(parts[-1] + 1) << _SHIFT]) if parts[-1] + 1 < PARTS else None,
+    )
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a journal holds, to be read, also by another process. `places` are by part: kind, offset and length.
+
+    `odd` are the words of keys that are no ids (not 16 bytes); KumoMTA makes none.
+    """
+
+    path: Path
+    places: Sequence[Sequence[Sequence[int]]]
+    odd: Mapping[bytes, bytes]
+
+    def of_part(self, part: int) -> dict[bytes, bytes]:
+        """Given a part's number, return the last word for each of its keys."""
+        found: dict[bytes, bytes] = {}
+        with self.path.open("rb") as file:
+            for is_gone, offset, length in self.places[part]:
+                piece = os.pread(file.fileno(), length, offset)
+                if is_gone:
+                    found.update(dict.fromkeys(struct.unpack(f"{LENGTH}s" * (length // LENGTH), piece), GONE))
+                else:
+                    found.update(_pairs(piece))
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON values, but for the path."""
+        odd = [[key.hex(), None if word is GONE else word.hex()] for key, word in self.odd.items()]
+        return {"places": self.places, "odd": odd}
+
+
+def words_of(document: Mapping[str, Any], path: Path) -> Words:
+    """Given what `Words.document` gave and where the file is, return the words."""
+    odd = {bytes.fromhex(key): GONE if word is None else bytes.fromhex(word) for key, word in document["odd"]}
+    return Words(path, document["places"], odd)
+
+
 class Journal:
-    """The changes of one half. Close it after use."""
+    """The changes of one half, while they are noted. Close it after use."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w+b")
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
         self._path = path
         self._parts: list[list[tuple[bool, bytes]]] = [[] for _ in range(PARTS)]
         self._places: list[list[tuple[bool, int, int]]] = [[] for _ in range(PARTS)]
+        self._at = 0
         self._buffered = 0
-        self.odd: dict[bytes, bytes] = {}
-        """The words of keys that are no ids (not 16 bytes); KumoMTA makes none."""
+        self._odd: dict[bytes, bytes] = {}
+        self.size = 0
+        """How many changes were noted."""
 
     def note(self, changes: PackedChanges) -> None:
         """Given changes that go on top of all before, keep their words."""
@@ -68,21 +115,15 @@ class Journal:
                 puts.setdefault(key[0] >> _SHIFT, bytearray()).extend(pack(key, checksum(value), len(value)))
         for part, words in puts.items():
             self._parts[part].append((False, bytes(words)))
+        self.size += len(ids) + len(changes.others)
         self._buffered += len(gone) + len(changes.others) * _PUT.size
         if self._buffered > _BUFFERED:
             self._write()
 
-    def words(self, part: int) -> dict[bytes, bytes]:
-        """Given a part's number, return the last word for each of its keys."""
+    def words(self) -> Words:
+        """Return what was noted so far."""
         self._write()
-        found: dict[bytes, bytes] = {}
-        for is_gone, offset, length in self._places[part]:
-            piece = os.pread(self._file.fileno(), length, offset)
-            if is_gone:
-                found.update(dict.fromkeys(struct.unpack(f"{LENGTH}s" * (length // LENGTH), piece), GONE))
-            else:
-                found.update(_pairs(piece))
-        return found
+        return Words(self._path, self._places, self._odd)
 
     def close(self) -> None:
         """Take the file away."""
@@ -90,23 +131,22 @@ class Journal:
         self._path.unlink(missing_ok=True)
 
     def _note_odd(self, key: bytes, value: bytes | None) -> None:
-        if len(self.odd) >= _MOST_ODD:
+        if len(self._odd) >= _MOST_ODD:
             raise errors.ObjectDamaged("the stream holds more than 10,000 keys that are no ids")
-        self.odd[key] = GONE if value is None else word_of(value)
+        self._odd[key] = GONE if value is None else word_of(value)
 
     def _write(self) -> None:
         """Write what is buffered, neighbours of one kind as one piece: fewer pieces are read back."""
-        at = self._file.seek(0, os.SEEK_END)
         for number, pieces in enumerate(self._parts):
             places = self._places[number]
             for is_gone, piece in pieces:
                 self._file.write(piece)
                 last = places[-1] if places else None
-                if last is not None and last[0] == is_gone and last[1] + last[2] == at:
+                if last is not None and last[0] == is_gone and last[1] + last[2] == self._at:
                     places[-1] = (is_gone, last[1], last[2] + len(piece))
                 else:
-                    places.append((is_gone, at, len(piece)))
-                at += len(piece)
+                    places.append((is_gone, self._at, len(piece)))
+                self._at += len(piece)
             pieces.clear()
         self._file.flush()
         self._buffered = 0

@@ -20,7 +20,7 @@ from kumodr.ledger.evidence import finished_keys
 from kumodr.recover import standbyfile
 from kumodr.recover.evidence import FinishedIds, write_evidence
 from kumodr.recover.halves import open_half_of_copy
-from kumodr.recover.journal import PARTS, Journal, part_of
+from kumodr.recover.journal import PARTS, Journal, Words, part_of
 from kumodr.recover.restore import Vetter
 from kumodr.recover.standby import FINISHED_LOG, until
 from kumodr.recover.standbyfile import FOLDER
@@ -87,7 +87,7 @@ def write_finished(place: Path) -> None:
             for piece in finished_keys(log) if log.exists() else ():
                 journal.note(PackedChanges(b"".join(sorted(each for (each,) in iter_unpack("16s", piece))), {}))
             with FinishedIds(place) as finished:
-                absent(journal, (key for key, _ in half.entries()), finished.add)
+                absent(journal.words(), (key for key, _ in half.entries()), finished.add)
             half.finish()
         finally:
             half.close()
@@ -95,12 +95,12 @@ def write_finished(place: Path) -> None:
         journal.close()
 
 
-def absent(journal: Journal, keys: Iterable[bytes], add: Any) -> None:
-    """Given a journal of deletes and the keys that are there, in order, tell `add` those that are not there."""
+def absent(noted: Words, keys: Iterable[bytes], add: Any) -> None:
+    """Given what was deleted and the keys that are there, in order, tell `add` those that are not there."""
     following = iter(keys)
     key = next(following, None)
     for part in range(PARTS):
-        words = journal.words(part)
+        words = noted.of_part(part)
         while key is not None and (len(key) != LENGTH or part_of(key) <= part):
             words.pop(key, None)
             key = next(following, None)

@@ -5,7 +5,6 @@ most of it was never in the base: ten million deletes of nothing would cost more
 compares every value that the stream put last with its checksum, and so knows exactly how many messages must be there.
 """
 
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,10 @@ from kumodr.clock import text_of_time
 from kumodr.recover.choose import StreamChoice
 from kumodr.recover.evidence import FinishedIds
 from kumodr.recover.halves import Half, RocksHalf, open_half_of_copy
-from kumodr.recover.journal import GONE, PARTS, Journal, part_of, word_of
+from kumodr.recover.journal import Journal
 from kumodr.recover.logpieces import LogPieces
+from kumodr.recover.settle import settle_all
 from kumodr.source import Progress
-from kumodr.spool.identifier import LENGTH
 from kumodr.vault.keys import Identities
 from kumodr.vault.open import Vault
 from kumodr.vault.segment import Head
@@ -79,12 +78,16 @@ def replay(
     applied = Applied(extent.epoch, extent.first, last=extent.first - 1, sound=extent.first - 1)
     reading = Reading(vault, stream.listing, extent.first, extent.last, stream.trust, identities)
     done = 0
+
+    def open_half(name: str) -> Half:
+        return open_half_of_copy(root / "spool" / name, root / f"{name}.engine")
+
     with ExitStack() as held:
         halves: dict[str, tuple[Half, Journal]] = {}
         for name in _HALVES if (root / "spool").is_dir() else ():
             journal = Journal(root / f"{name}.journal")
             held.callback(journal.close)
-            half = open_half_of_copy(root / "spool" / name, root / f"{name}.engine")
+            half = open_half(name)
             halves[name] = (half, journal)
             held.callback(half.close)
             if name == "meta":
@@ -113,45 +116,10 @@ def replay(
             applied.new_logs, applied.grown_logs, applied.notes = logs.new, logs.grown, logs.problems
         if halves:
             with FinishedIds(root) as finished:
-                for name, fact in (("meta", "messages"), ("data", "bodies")):
-                    settled = settle(name, *halves[name], finished.add if name == "meta" else _nobody)
-                    applied.counts[fact], gone = settled
-                    applied.finished += gone if name == "meta" else 0
-            for half, _ in halves.values():
-                half.finish()
+                settled = settle_all(halves, open_half, root, finished.add)
+            applied.counts = {"messages": settled["meta"].count, "bodies": settled["data"].count}
+            applied.finished = settled["meta"].gone
     return applied
-
-
-def settle(name: str, half: Half, journal: Journal, finished: Callable[[Iterable[bytes]], None]) -> tuple[int, int]:
-    """Given a half with all puts in it and the journal of what the stream said, take out what it deleted.
-
-    Return how many keys the half holds then, and how many the stream deleted last, which `finished` is told in order.
-    Raise ComponentDamaged where a value that was put is absent or another.
-    """
-    count = gone = 0
-    odd = dict(journal.odd)
-    entries = half.entries()
-    following = next(entries, None)
-    for part in range(PARTS):
-        words = journal.words(part)
-        deleted = [key for key, word in words.items() if word is GONE]
-        finished(deleted)
-        gone += len(deleted)
-        del deleted
-        there: list[bytes] = []
-        while following is not None and (len(following[0]) != LENGTH or part_of(following[0]) <= part):
-            key, read = following
-            word = (words if len(key) == LENGTH else odd).pop(key, None)
-            if word is GONE:
-                there.append(key)
-            elif word is not None and word_of(read()) != word:
-                raise errors.ComponentDamaged(f"spool: {name} holds another {key.hex()} than the stream put")
-            count += word is not GONE
-            following = next(entries, None)
-        _refuse_missing(name, words)
-        half.delete(there)
-    _refuse_missing(name, odd)
-    return count, gone
 
 
 def _refuse_other_base(meta: Half, stream: StreamChoice) -> None:
@@ -165,14 +133,3 @@ def _refuse_other_base(meta: Half, stream: StreamChoice) -> None:
         there = sum(1 for _ in meta.entries())
         if there != stored:
             raise errors.ComponentDamaged(f"spool: the base holds {there} messages, but {stored} when it was stored")
-
-
-def _refuse_missing(name: str, words: Mapping[bytes, bytes]) -> None:
-    """Given the words of keys that were not found, raise ComponentDamaged where one of them must be there."""
-    for key, word in words.items():
-        if word is not GONE:
-            raise errors.ComponentDamaged(f"spool: {name} lacks {key.hex()}, which the stream put")
-
-
-def _nobody(_keys: Iterable[bytes]) -> None:
-    """A body that is gone says nothing that its metadata does not."""
