@@ -35,7 +35,7 @@ def trials_section(
     lines = ["## Killed at any moment: what a recovery point must hold", ""]
     lines += [f"Measured {day} by `script/bench trials`: {count:,} trials wanted, {seconds:,.0f} s, {ended}.", ""]
     lines += [facts("Machine", about), ""]
-    rows = {name: value for name, value in report.items() if not _is_table(value)}
+    rows = {name: value for name, value in report.items() if not isinstance(value, list)}
     if rows:
         lines += [*columns(("what", "result"), [[_words(name), _text(value)] for name, value in rows.items()]), ""]
     for name, value in report.items():
