@@ -2,6 +2,9 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -413,3 +416,26 @@ def test_a_large_stream_is_settled_by_several_processes(tmp_path: Path, monkeypa
     with pytest.raises(errors.ComponentDamaged, match="than the stream put"):
         brought_back(site.made, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_step_a_restore_is_marked_only_when_whole(kind: str, tmp_path: Path) -> None:
+    site = Site(tmp_path, kind, 3)
+    base(site.made, site.folder, StreamJoin(1, 1, 1))
+    (tmp_path / "key.txt").write_text(site.made.identity.secret)
+    program = Path(__file__).with_name("standby_child.py")
+    words = [sys.executable, str(program), str(tmp_path / "vault"), str(tmp_path / "key.txt")]
+    marked = 0
+    for step in range(1, 2000, 17 if kind == "rocksdb" else 61):
+        target = tmp_path / f"back-{step}"
+        died = subprocess.run([*words, str(target), str(step), "restore"], capture_output=True, text=True)
+        assert died.returncode in (0, -signal.SIGKILL), died.stderr
+        if (target / MARKER).exists():
+            marked += 1
+            assert content(target / "spool") == site.states[3]
+            assert json.loads((target / "evidence" / "evidence.json").read_text())["stream"]["last"] == 3
+        else:
+            assert died.returncode
+        if not died.returncode:
+            break
+    assert marked

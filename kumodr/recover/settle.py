@@ -55,7 +55,7 @@ def settle_all(
 
 
 def settle(name: str, entries: Iterator[Entry], noted: Words, parts: range, there: Keys, finished: Keys) -> Settled:
-    """Given the entries of a range of parts in order, and what the stream said, tell `there` the keys that the stream deleted
+    """Given the entries of a range of parts in order, and what the stream said, tell `there` the keys that it deleted
     and that are there, and `finished` all that it deleted. Raise ComponentDamaged.
     """
     count = gone = 0
