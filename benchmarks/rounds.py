@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import CommandFailed, Usage, measure
+from benchmarks.measure import Command, CommandFailed, Usage, measure
 from benchmarks.tools import PHASES, Place, Tool
 
 
@@ -56,12 +56,16 @@ def run_rounds(
                         prepare(tool, place)
                         continue
                     usage = run_phase(tool, phase, place)
+                    parts = run_parts(tool, place) if phase == "restore" else {}
                 except CommandFailed as error:
                     failures[tool.name] = f"{phase}: {error}"
                     say(f"{tool.name} is left out: {failures[tool.name]}")
                     continue
-                samples.append(Sample(tool.name, phase, number + 1, usage, size_of(place.store)))
-                say(f"round {number + 1}: {PHASES[phase]:<17} {tool.name:<7} {usage.seconds:8.2f} s")
+                stored = size_of(place.store)
+                found = {tool.name: usage} | parts
+                samples += [Sample(name, phase, number + 1, each, stored) for name, each in found.items()]
+                for name, each in found.items():
+                    say(f"round {number + 1}: {PHASES[phase]:<17} {name:<7} {each.seconds:8.2f} s")
         shutil.rmtree(folder)
     return samples, failures
 
@@ -79,15 +83,27 @@ def run_phase(tool: Tool, phase: str, place: Place) -> Usage:
     What a restore gave back is compared with the spool, byte for byte, and removed.
     """
     if phase == "restore":
-        place.target.mkdir(mode=0o700)
-    warm(place.spool if phase in ("first", "unchanged") else place.store)
+        return run_restore(tool, place, tool.restore(place))
+    warm(place.store if phase == "verify" else place.spool)
     os.sync()
-    usage = measure(getattr(tool, phase)(place))
-    if phase == "restore":
-        difference = differs(place.spool, tool.restored(place))
-        shutil.rmtree(place.target)
-        if difference:
-            raise CommandFailed(difference)
+    return measure(getattr(tool, phase)(place))
+
+
+def run_parts(tool: Tool, place: Place) -> dict[str, Usage]:
+    """Given a tool, run its other restores; return them by the tool's name and what is different."""
+    return {f"{tool.name}, {name}": run_restore(tool, place, each) for name, each in tool.parts(place).items()}
+
+
+def run_restore(tool: Tool, place: Place, command: Command) -> Usage:
+    """Given a restore, run it and compare what came back. Raise CommandFailed."""
+    place.target.mkdir(mode=0o700)
+    warm(place.store)
+    os.sync()
+    usage = measure(command)
+    difference = differs(place.spool, tool.restored(place))
+    shutil.rmtree(place.target)
+    if difference:
+        raise CommandFailed(difference)
     return usage
 
 

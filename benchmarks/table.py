@@ -13,6 +13,8 @@ _HOW = """\
 - Every figure is of a whole process, from start to end. In each round every phase is run with each tool in turn,
   first place rotating, each round with new stores on the same file system; what is read is in the page cache, and
   what earlier runs wrote is on the disk before the next begins. What came back is compared byte for byte.
+- kumodr's restore does two things that the others' do not: it syncs every file to the disk, and it opens the databases
+  and reads all of them. "not vetted" leaves the second out; "synced to disk" adds the first to restic's.
 - Processor time includes the children that a tool waited for. Peak memory is resident memory, polled every 20 ms:
   the sum over the tool's processes at one moment (pages that they share count for each); the highest of all rounds.
 """

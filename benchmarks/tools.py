@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Tool:
-    """`prepare` is not measured; the others are the phases. `restored` is where the spool is after a restore."""
+    """`prepare` is not measured; the others are the phases. `restored` is where the spool is after a restore.
+
+    `parts` are restores that do less or more, by what is different: they tell what the time of `restore` goes into.
+    """
 
     name: str
     version: tuple[str, ...]
@@ -43,8 +46,10 @@ class Tool:
     verify: Callable[[Place], Command]
     restore: Callable[[Place], Command]
     restored: Callable[[Place], Path] = lambda place: place.target
+    parts: Callable[[Place], Mapping[str, Command]] = lambda _place: {}
 
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 KUMODR = str(Path(sys.executable).parent / "kumodr")
 
 
@@ -66,6 +71,19 @@ def _kumodr_prepare(place: Place) -> tuple[Command, ...]:
     (place.home / "kumodr.yaml").write_text(json.dumps(plan, indent=1))  # JSON is YAML
     (place.home / "kumodr.yaml").chmod(0o600)
     return (_kumodr(place, "vault", "init", "--identity-out", _identity(place)),)
+
+
+def _part(*words: str, folder: Path | None = None) -> Command:
+    return Command((sys.executable, "-m", "benchmarks.parts", *words), {"PYTHONPATH": str(REPOSITORY)}, folder)
+
+
+def _unvetted(place: Place) -> Mapping[str, Command]:
+    return {"not vetted": _part("unvetted", str(place.store), _identity(place), str(place.target))}
+
+
+def _synced(place: Place) -> Mapping[str, Command]:
+    words = _restic(place, "restore", "latest", "--target", str(place.target)).words
+    return {"synced to disk": _part("synced", str(place.target), *words, folder=place.spool)}
 
 
 def _identity(place: Place) -> str:
@@ -116,6 +134,7 @@ TOOLS = {
             verify=lambda place: _kumodr(place, "verify", "--deep", "--identity", _identity(place)),
             restore=lambda place: _kumodr(place, "restore", "--to", str(place.target), "--identity", _identity(place)),
             restored=lambda place: place.target / "spool",
+            parts=_unvetted,
         ),
         Tool(
             name="restic",
@@ -126,6 +145,7 @@ TOOLS = {
             unchanged=lambda place: _restic(place, "backup", "."),
             verify=lambda place: _restic(place, "check", "--read-data"),
             restore=lambda place: _restic(place, "restore", "latest", "--target", str(place.target)),
+            parts=_synced,
         ),
         Tool(
             name="borg",
