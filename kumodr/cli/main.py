@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from types import FrameType
 
 from kumodr import __version__, errors
-from kumodr.cli.options import with_relative_times
 from kumodr.cli.terminal import Terminal, write_trace
 
 VERBS = {
@@ -117,6 +116,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _run(words: list[str], terminal: Terminal) -> int:
     verb = words[0]
     try:
+        from kumodr.cli.options import with_relative_times
+
         if verb not in VERBS:
             raise errors.UsageWrong(f"there is no verb {verb!r}", remedy="`kumodr --help` lists the verbs")
         parser = parser_of_verb(verb)
