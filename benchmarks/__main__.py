@@ -1,5 +1,6 @@
 """`script/bench`: measure kumodr beside other tools. `script/bench trials`: the long run of the kill trials.
-`script/bench ledger`: a large spool reconciled with its delivery logs. `script/bench protect`: the loop."""
+`script/bench ledger`: a large spool reconciled with its delivery logs. `script/bench protect`: the loop.
+`script/bench stream`: a day of stream restored on a base."""
 
 import argparse
 import json
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import ledger, protect
+from benchmarks import ledger, protect, restore_stream
 from benchmarks.machine import machine, versions
 from benchmarks.measure import CommandFailed
 from benchmarks.page import write_section
@@ -32,7 +33,8 @@ def main() -> int:
     arguments = parser().parse_args()
     os.umask(0o027)
     try:
-        return {"trials": trials, "ledger": reconciled, "protect": protected}.get(arguments.benchmark, spool)(arguments)
+        verbs = {"trials": trials, "ledger": reconciled, "protect": protected, "stream": streamed}
+        return verbs.get(arguments.benchmark, spool)(arguments)
     except KeyboardInterrupt:
         say("interrupted; nothing was written to the page")
         return 130
@@ -47,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="example:\n  script/bench --size 200M --rounds 1\n  script/bench trials --count 1000\n"
         "  script/bench ledger --records 1000000 --messages 100000",
     )
-    found.add_argument("benchmark", nargs="?", choices=("spool", "trials", "ledger", "protect"), default="spool")
+    found.add_argument(
+        "benchmark", nargs="?", choices=("spool", "trials", "ledger", "protect", "stream"), default="spool"
+    )
     found.add_argument(
         "--size", type=size, default=size("1G"), help="bytes of bodies in the spool, like 200M (default 1G)"
     )
@@ -57,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--count", type=positive, default=1000, help="how many trials (default 1000)")
     found.add_argument("--records", type=positive, default=10_000_000, help="of delivery logs (default 10,000,000)")
     found.add_argument("--messages", type=positive, default=1_000_000, help="in the spool (default 1,000,000)")
+    found.add_argument("--base", type=size, default=size("10G"), help="bytes of the base, for stream (default 10G)")
+    found.add_argument("--minutes", type=positive, default=1440, help="of stream, for stream (default 1440: a day)")
+    found.add_argument("--body", type=size, default=4000, help="mean size of a message, for stream (default 4k)")
     found.add_argument("--seconds", type=positive, default=60, help="of each rate, for protect (default 60)")
     found.add_argument("--trials", metavar="FILE", default="tests/test_trials.py", help="the test that runs them")
     found.add_argument("--work", type=Path, metavar="DIR", help="where to work (default: a new temporary folder)")
@@ -157,6 +164,28 @@ def reconciled(arguments: argparse.Namespace) -> int:
     if arguments.json:
         figures = {name: asdict(each) for name, each in usages.items()}
         document = {"benchmark": "ledger", "measured": day, "made": asdict(made), "usages": figures}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def streamed(arguments: argparse.Namespace) -> int:
+    """Restore a base with a stream on it, beside the base alone. Return 1 where what came back is not what was made."""
+    with work_folder(arguments.work, keep=False) as work:
+        about = {"Machine": machine(work), "Versions": versions(())}
+        folder = work / "round-made"
+        folder.mkdir(mode=0o700)
+        made = restore_stream.make(folder, arguments.base, arguments.minutes, 100, arguments.body, arguments.seed, say)
+        try:
+            samples = restore_stream.run(made, work, arguments.rounds, say)
+        except ValueError as error:
+            say(str(error))
+            return 1
+    day = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    text = restore_stream.section(made, samples, about, arguments.rounds, day)
+    write_section(arguments.page, "stream", text)
+    if arguments.json:
+        document = {"benchmark": "stream", "measured": day, **restore_stream.document(made, samples)}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(text + "\n")
     return 0

@@ -56,7 +56,7 @@ def _phrases(chance: random.Random) -> list[str]:
 
 def _message(chance: random.Random, phrases: list[str], number: int, created: datetime) -> Message:
     sender, recipient = f"news-{number % 97}@sender-{number % 31}.test", f"reader{number}@mail-{number % 211}.test"
-    key = _key(created, number)
+    key = id_of(created, number)
     kind = chance.random()
     text = _text(chance, phrases, 2_000 + chance.randrange(6_000))
     head = (
@@ -87,7 +87,7 @@ def _message(chance: random.Random, phrases: list[str], number: int, created: da
     return Message(key, json.dumps(meta, separators=(",", ":")).encode(), body.encode())
 
 
-def _key(created: datetime, number: int) -> bytes:
+def id_of(created: datetime, number: int) -> bytes:
     """Return an id as KumoMTA makes it: a UUID of version 1."""
     ticks = (created - _EPOCH_OF_UUID) // timedelta(microseconds=1) * 10 + number % 10
     low, middle, high = ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFF, ticks >> 48 & 0x0FFF
