@@ -439,3 +439,34 @@ def test_killed_at_any_step_a_restore_is_marked_only_when_whole(kind: str, tmp_p
         if not died.returncode:
             break
     assert marked
+
+
+@pytest.mark.parametrize("name", ["rocksdb-killed", "localdisk-killed", "rocksdb-killed-many-flushes"])
+def test_a_captured_spool_of_a_real_server_is_gone_on_with(
+    name: str, unpacked: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from kumodr.spool.copyrule import why_not_copy
+
+    folder = unpacked(name)
+    meta, data = content(folder / "spool")
+    made = bench(tmp_path)
+    base(made, folder, StreamJoin(1, 1, 1))
+    stream = Stream(made)
+    ids = sorted(meta)
+    gone = ids[::3]
+    again = {key: meta[key] for key in gone[::2]}
+    new = {samples.key(number=number): samples.meta() for number in range(50)}
+    stream.add(dict.fromkeys(gone), dict.fromkeys(gone))
+    stream.add(new | again, dict.fromkeys((*new, *again), b"body"))
+    stream.add({ids[1]: b"{}"}, {})
+    stream.roll(1, 2)
+    brought_back(made, tmp_path / "back")
+    left = {key: value for key, value in meta.items() if key not in gone}
+    bodies = {key: value for key, value in data.items() if key not in gone}
+    spool = tmp_path / "back" / "spool"
+    assert content(spool) == (left | again | new | {ids[1]: b"{}"}, bodies | dict.fromkeys((*again, *new), b"body"))
+    finished = (tmp_path / "back" / "evidence" / "finished.ids").read_bytes()
+    assert {finished[at : at + 16] for at in range(0, len(finished), 16)} == set(gone) - set(again)
+    assert why_not_copy(spool / "meta", spool / "data", "auto") is None
+    owner = (spool / "data").stat()
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in spool.rglob("*")} == {(owner.st_uid, owner.st_gid)}
