@@ -4,15 +4,17 @@ obstore's local store writes without fsync, so that a power cut can leave an obj
 one syncs the bytes before they get the name, and the directory after.
 """
 
+import contextlib
 import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kumodr import errors
 from kumodr.durable import WRITE, sync_directory
-from kumodr.vault.store import Piece
+from kumodr.vault.store import Entry, Piece
 
 _STAGING = "tmp"
 _MOST_AT_ONCE = 512
@@ -20,10 +22,15 @@ _MOST_AT_ONCE = 512
 
 
 class DirectoryStore:
-    """Objects as files below one directory; files are 0600 and directories 0700."""
+    """Objects as files below one directory; files are 0600 and directories 0700.
 
-    def __init__(self, root: Path) -> None:
+    Where `marker` names an object, the directory is the vault only as long as it has it: what is left of a volume that
+    is not mounted any more is an empty directory of the same name, on another disk.
+    """
+
+    def __init__(self, root: Path, marker: str | None = None) -> None:
         self._root = root
+        self._marker = marker
 
     @property
     def address(self) -> str:
@@ -39,6 +46,7 @@ class DirectoryStore:
     def put_if_absent(self, name: str, pieces: Sequence[Piece]) -> bool:
         """See Store. Staged beside, synced, then linked to the name: link() fails where it exists, for all but one."""
         final = self._path(name)
+        self._check_present(name)
         staged = self._root / _STAGING / secrets.token_hex(8)
         try:
             self._make_directory(staged.parent)
@@ -46,23 +54,25 @@ class DirectoryStore:
             try:
                 _write_synced(staged, pieces)
                 os.link(staged, final)
+                won = True
             except FileExistsError:
-                return False
+                won = False  # the one who won may have failed, or died, before the name was durable
             finally:
                 staged.unlink(missing_ok=True)
             sync_directory(final.parent)
         except OSError as error:
             raise self._named(error, name) from error
-        return True
+        return won
 
     def get(self, name: str, limit: int) -> bytes:
         """See Store."""
         try:
-            with open(self._path(name), "rb", opener=_open_regular) as file:
+            with open(self._path(name), "rb", buffering=0, opener=_open_regular) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size > limit:
                     raise errors.ObjectDamaged(f"object {name} has {size} bytes, more than the {limit} it may have")
-                return file.read(limit + 1)
+                data = file.read(size + 1)
+                return data if len(data) == size else data + file.read(limit + 1)
         except FileNotFoundError as error:
             raise self._absent(name) from error
         except OSError as error:
@@ -83,23 +93,51 @@ class DirectoryStore:
         try:
             return os.lstat(self._path(name)).st_size
         except (FileNotFoundError, NotADirectoryError):
-            if not self._root.is_dir():
-                raise errors.StoreUnavailable(f"the vault at {self._root} is gone") from None
+            self._check_present(name)
             return None
         except OSError as error:
             raise self._named(error, name) from error
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Store."""
-        if not self._root.is_dir():
-            raise errors.StoreUnavailable(f"the vault at {self._root} is gone")
+        self._check_present(prefix)
         start = self._root / prefix if prefix else self._root
-        for folder, _folders, files in os.walk(start):
+        for folder, _folders, files in os.walk(start, onerror=lambda error: self._not_listed(error, prefix)):
             relative = os.path.relpath(folder, self._root)
             for file in files:
                 name = file if relative == "." else f"{relative}/{file}"
                 if not name.startswith(_STAGING + "/"):
                     yield name
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See Store."""
+        for name in self.list(prefix):
+            try:
+                status = os.lstat(self._root / name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise self._named(error, name) from error
+            yield Entry(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def delete(self, names: Sequence[str]) -> None:
+        """See Store. The directories are synced at the end: who deletes in steps knows that each step is durable."""
+        self._check_present("")
+        changed: set[Path] = set()
+        for name in names:
+            path = self._path(name)
+            try:
+                path.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise self._named(error, name) from error
+            changed.add(path.parent)
+        for folder in changed:
+            try:
+                sync_directory(folder)
+            except OSError as error:
+                raise self._named(error, str(folder)) from error
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
@@ -118,11 +156,29 @@ class DirectoryStore:
             path.mkdir(mode=0o700)
         except FileExistsError:
             return
-        sync_directory(path.parent)
+        try:
+            sync_directory(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # the next call must not find it and take it for durable
+            raise
+
+    def _check_present(self, name: str) -> None:
+        """Given the name that is asked for, raise StoreUnavailable where the directory is not the vault any more."""
+        wanted = self._root if self._marker in (None, name) else self._root / str(self._marker)
+        if not os.path.exists(wanted):
+            raise errors.StoreUnavailable(f"the vault at {self._root} is gone")
+
+    def _not_listed(self, error: OSError, prefix: str) -> None:
+        """A directory that cannot be listed must not look empty; one that is not there is."""
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise self._named(error, prefix) from error
 
     def _absent(self, name: str) -> errors.KumodrError:
-        if not self._root.is_dir():
-            return errors.StoreUnavailable(f"the vault at {self._root} is gone")
+        try:
+            self._check_present(name)
+        except errors.StoreUnavailable as error:
+            return error
         return errors.ObjectMissing(f"object {name} is missing from the vault at {self._root}")
 
     def _named(self, error: OSError, name: str) -> errors.KumodrError:

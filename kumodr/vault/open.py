@@ -40,7 +40,7 @@ def create_vault(url: str, recipients: Sequence[str], clock: Clock) -> Vault:
             public_of_recipient(recipient)
         except ValueError:
             raise errors.UsageWrong(f"{recipient} is no age recipient", remedy="give a public key, age1…") from None
-    store = open_store(url, create=True)
+    store = open_store(url, create=True, marker=MARKER)
     vault = Vault(store, str(uuid.uuid4()), tuple(recipients))
     marker = {"format": FORMAT, "vault": vault.id, "created": text_of_time(clock()), "recipients": list(recipients)}
     if not store.put_if_absent(MARKER, [json.dumps(marker, indent=1).encode() + b"\n"]):
@@ -50,7 +50,7 @@ def create_vault(url: str, recipients: Sequence[str], clock: Clock) -> Vault:
 
 def open_vault(url: str) -> Vault:
     """Given an address, return the vault there. Raise VaultMissing or VaultFormatUnknown."""
-    store = open_store(url)
+    store = open_store(url, marker=MARKER)
     try:
         text = store.get(MARKER, _LARGEST_MARKER)
     except errors.ObjectMissing:

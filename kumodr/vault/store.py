@@ -4,6 +4,8 @@ A new kind of store is one new file that passes `tests/test_vault_store.py`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -11,6 +13,15 @@ from urllib.parse import unquote, urlsplit
 from kumodr import errors
 
 Piece = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a store says of one object: its name, its size in bytes, and by the store's own clock when it was put."""
+
+    name: str
+    size: int
+    modified: datetime
 
 
 class Store(Protocol):
@@ -48,10 +59,19 @@ class Store(Protocol):
         """Given a prefix that ends with `/` or is empty, yield every name below it, in no order."""
         ...
 
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """As `list`, but yield what the store says of each object. One that vanishes meanwhile is left out."""
+        ...
 
-def open_store(url: str, *, create: bool = False) -> Store:
+    def delete(self, names: Sequence[str]) -> None:
+        """Given names, remove their objects, durably; one that is not there is no mistake. Raise StoreReadOnly."""
+        ...
+
+
+def open_store(url: str, *, create: bool = False, marker: str | None = None) -> Store:
     """Given an address, return its store: a path or `file:///…` is a directory, everything else an object store.
 
+    `marker` names the object without which a directory does not count as the store any more.
     Raise VaultMissing where a directory does not exist and is not to be created, UsageWrong for an unknown kind.
     """
     parts = urlsplit(url)
@@ -63,7 +83,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
             raise errors.UsageWrong(
                 f"the vault address {url} is no absolute path", remedy="write file:///path or /path"
             )
-        store = DirectoryStore(path)
+        store = DirectoryStore(path, marker)
         if create:
             store.make()
         elif not path.is_dir():
