@@ -245,12 +245,13 @@ class Protected:
                 return state, (join.epoch, 0)
             reading = Reading(self.made.vault, listed, join.begin, reach.last, trust, self.made.identities)
             for segment in reading:
-                for kept, changes in zip(state, (segment.content.meta, segment.content.data), strict=True):
-                    for each, content in changes.items():
-                        if content is None:
+                content = segment.content.unpacked()
+                for kept, changes in zip(state, (content.meta, content.data), strict=True):
+                    for each, held in changes.items():
+                        if held is None:
                             kept.pop(each, None)
                         else:
-                            kept[each] = content
+                            kept[each] = held
             assert not reading.problems, reading.problems
             return state, (join.epoch, reach.last)
         return None

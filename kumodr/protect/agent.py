@@ -30,6 +30,8 @@ class Agent:
         self._plan = plan
         self._vault = vault
         self._clock = clock
+        self._say = say
+        self._unpublished = False
         self._state = Path(plan.state)
         now = text_of_time(clock())
         before = published(self._state)
@@ -70,7 +72,7 @@ class Agent:
             finally:
                 self.points.close()
                 self.stream.finish()
-                publish(self._state, self.board.now)
+                self._publish()
                 if server is not None:
                     server.shutdown()
                     server.server_close()
@@ -79,8 +81,19 @@ class Agent:
         self.stream.round()
         self.points.step()
         self.stream.acknowledge(self._plan.protect.every / 2)
-        publish(self._state, self.board.now)
+        self._publish()
         each_round(self.board.now)
+
+    def _publish(self) -> None:
+        """Say how it stands; a disk that does not take it is no reason to end protection."""
+        try:
+            publish(self._state, self.board.now)
+        except OSError as error:
+            if not self._unpublished:
+                self._say(f"how protection stands cannot be written to {self._state}: {error.strerror}")
+            self._unpublished = True
+        else:
+            self._unpublished = False
 
     def _look_for_proofs(self, stop: threading.Event) -> None:
         """Read, now and then, when points were last proved good; it needs no key."""

@@ -94,7 +94,10 @@ class Errand:
     def _listen(self, stream: IO[bytes]) -> None:
         ended = False
         for line in stream:
-            document = json.loads(line)
+            try:
+                document = json.loads(line)
+            except ValueError:
+                continue
             ended = ended or "point" in document or "error" in document
             self._answers.put(document)
         if not ended:

@@ -6,8 +6,14 @@ So what was acknowledged before the round began, and is not finished, is in the 
 by the walk, and its body, which is removed first, was still there when it was read, or the message was finished
 meanwhile. The lag is honest: it is that of the round, however long the walk takes, and a walk may take a bounded share
 of one core.
+
+That a message is not found is no proof that it is gone. A volume that is not mounted any more, or a directory put in
+the spool's place, shows nothing of it: the halves must be the same directories after the walk as when following
+began. And a listing may miss a name that is replaced while it runs (btrfs gives it a new place): what a walk did not
+find is asked for by its name before it is called gone.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +26,9 @@ _SHARE = 0.2
 """Of the time, at most, that is spent on walking."""
 
 _YOUNG_NS = 60_000_000_000
-"""Metadata younger than this when a base begins is read again after it: its body may still have been on its way."""
+"""Metadata younger than this when a base begins is read again after it: its body may still have been on its way. And a
+body that is not this much older than the round before is read again when its metadata was replaced.
+"""
 
 
 class LocalSource:
@@ -33,6 +41,8 @@ class LocalSource:
         self._known: dict[bytes, int] = {}
         self._without_body: set[bytes] = set()
         self._not_before = 0.0
+        self._begun_ns = 0
+        self._halves: tuple[tuple[int, int], ...] | None = None
 
     def note_present(self) -> None:
         """Take what is there now for known: it is in the base that is about to be taken. Raise SourceLost."""
@@ -59,9 +69,11 @@ class LocalSource:
         """Nothing is held open."""
 
     def _round(self, limit: int, *, read: bool) -> Iterator[Piece]:
-        begun = self._clock()
+        begun, begun_ns = self._clock(), time.time_ns()
+        self._check_halves()
         seen: set[bytes] = set()
         fresh: list[bytes] = []
+        meta_renewed: list[bytes] = []
         meta: Changed = {}
         size = 0
         try:
@@ -84,14 +96,14 @@ class LocalSource:
                     continue
                 meta[found.key] = message[0]
                 size += len(message[0])
-                if before is None:
-                    fresh.append(found.key)
+                (fresh if before is None else meta_renewed).append(found.key)
                 if size >= limit:
                     yield Piece(meta, {}, partial=True)
                     meta, size = {}, 0
             data: Changed = {}
             messages = count = 0
-            for key in (*fresh, *(self._without_body & seen)):
+            renewed = [key for key in meta_renewed if self._has_young_body(key)]
+            for key in (*fresh, *renewed, *(self._without_body & seen)):
                 body = read_message(self._data, path_of(key))
                 if body is None:
                     self._without_body.add(key)
@@ -105,10 +117,39 @@ class LocalSource:
                     meta, data, size, messages, count = {}, {}, 0, 0, 0
         except errors.SpoolUnreadable as error:
             raise SourceLost(error.what) from None
-        gone = self._known.keys() - seen
+        gone = {key for key in self._known.keys() - seen if self._is_gone(key)}
+        self._check_halves()
         self._without_body -= gone
         for key in gone:
             del self._known[key]
             meta[key] = data[key] = None
+        self._begun_ns = begun_ns
         self._not_before = self._clock() + (self._clock() - begun) * (1 / _SHARE - 1)
         yield Piece(meta, data, messages=messages, message_bytes=count)
+
+    def _check_halves(self) -> None:
+        """Raise SourceLost where a half is not the directory that it was."""
+        try:
+            found = tuple((each.st_dev, each.st_ino) for each in map(os.stat, (self._meta, self._data)))
+        except OSError as error:
+            raise SourceLost(f"the spool's directory {error.filename} is gone: {error.strerror}") from None
+        if self._halves is not None and found != self._halves:
+            raise SourceLost("the spool's directory was replaced by another one")
+        self._halves = found
+
+    def _has_young_body(self, key: bytes) -> bool:
+        """Whether the body of a message whose metadata was replaced may have been replaced with it (a policy may)."""
+        try:
+            body = os.stat(self._data / path_of(key), follow_symlinks=False)
+        except OSError:
+            return True
+        return body.st_mtime_ns > self._begun_ns - _YOUNG_NS
+
+    def _is_gone(self, key: bytes) -> bool:
+        try:
+            os.stat(self._meta / path_of(key), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError as error:
+            raise SourceLost(f"{error.filename} cannot be looked at: {error.strerror}") from None
+        return False

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kumodr import errors
 from kumodr.plan.model import SpoolPlan
-from kumodr.protect.backlog import Backlog
+from kumodr.protect.backlog import Backlog, whole
 from kumodr.protect.local_source import LocalSource
 from kumodr.protect.progress import Progress
 from kumodr.protect.rocks_source import RocksSource, present_of
@@ -14,7 +14,8 @@ from kumodr.protect.source import Source, SourceLost
 from kumodr.spool.kind import kind_of
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.open import Vault
-from kumodr.vault.segment import LARGEST, head_of, name_of
+from kumodr.vault.segment import LARGEST, LARGEST_HEAD, head_of, name_of
+from kumodr.vault.stream import NOT_GOOD
 
 
 class CannotGoOn(Exception):
@@ -37,21 +38,30 @@ class Resumed:
 def resume(progress: Progress | None, backlog: Backlog, vault: Vault, key: NodeKey) -> Resumed:
     """Given what an earlier run kept, return where its epoch goes on. Raise CannotGoOn, and the store's errors.
 
-    What is in the backlog from the next number on was never noted: it is read again from the spool.
+    What is in the backlog from the next number on was never noted: it is read again from the spool. In front of what
+    waits, or of the next number, the vault must have the epoch's segment: putting others behind a gap would
+    go on with a stream that nobody can read past it.
     """
     if progress is None:
         raise CannotGoOn("first", "this spool is not protected yet, or how far it was is lost")
     if progress.spool is None:
         raise CannotGoOn("restart", "what was known of the spool ended with the process")
-    numbers = backlog.numbers(progress.epoch)
-    for number in [each for each in numbers if each >= progress.next]:
+    there = set(backlog.numbers(progress.epoch))
+    first = progress.next
+    while first - 1 in there:
+        first -= 1
+    for number in there - set(range(first, progress.next)):
         backlog.remove(progress.epoch, number)
-    numbers = [each for each in numbers if each < progress.next]
-    if numbers and numbers != list(range(numbers[0], progress.next)):
-        raise CannotGoOn("state lost", "the backlog has a gap")
-    if not numbers:
+    waiting: list[Shipment] = []
+    previous = progress.previous
+    for number in range(progress.next - 1, first - 1, -1):
+        shipment, previous = _waiting(progress.epoch, number, previous, backlog, vault, key)
+        waiting.insert(0, shipment)
+    if first > 1 and _hash_in_vault(vault, key, progress.epoch, first - 1) != previous:
+        raise CannotGoOn("state lost", f"segment {first - 1} is neither in the vault nor in the backlog")
+    if not waiting:
         progress = _adopted(progress, vault, key)
-    return Resumed(progress, tuple(_waiting(progress.epoch, number, backlog, vault, key) for number in numbers))
+    return Resumed(progress, tuple(waiting))
 
 
 def begin(number: int, spool: SpoolPlan, vault: Vault, key: NodeKey) -> Progress:
@@ -99,19 +109,34 @@ def _adopted(progress: Progress, vault: Vault, key: NodeKey) -> Progress:
             return progress
         try:
             head = head_of(vault.store.get(name, LARGEST), name, vault.id)
-        except errors.ManifestForged:
+        except NOT_GOOD:
             head = None
         if head is None or head.signed_by != key.public or head.previous != progress.previous:
             raise CannotGoOn("another writer", f"somebody else stored {name}")
         progress = replace(progress, next=progress.next + 1, previous=head.hash)
 
 
-def _waiting(epoch: int, number: int, backlog: Backlog, vault: Vault, key: NodeKey) -> Shipment:
+def _hash_in_vault(vault: Vault, key: NodeKey, epoch: int, number: int) -> str | None:
+    """Return the hash of a segment's head as the vault has it; None where it has none, or no good one."""
+    name = name_of(key.node, epoch, number, number)
+    try:
+        return head_of(vault.store.start(name, 2 * LARGEST_HEAD)[0], name, vault.id).hash
+    except NOT_GOOD:
+        return None
+
+
+def _waiting(
+    epoch: int, number: int, expected: str | None, backlog: Backlog, vault: Vault, key: NodeKey
+) -> tuple[Shipment, str | None]:
+    """Return a segment of the backlog, which must have the hash that is expected, and the hash of the one before it."""
     name = name_of(key.node, epoch, number, number)
     try:
         data = backlog.read(epoch, number)
-        head = head_of(data, name, vault.id)
-    except (OSError, errors.ManifestForged) as error:
-        raise CannotGoOn("state lost", f"segment {number} of the backlog cannot be read") from error
+        head = whole(data, name, vault.id)
+    except (OSError, *NOT_GOOD) as error:
+        raise CannotGoOn("state lost", f"segment {number} of the backlog cannot be read, or is damaged") from error
+    if head.hash != expected:
+        raise CannotGoOn("state lost", f"segment {number} of the backlog is another one")
     facts = {"messages": 0, "bytes": 0, **head.facts}
-    return Shipment(name, epoch, number, len(data), head.hash, head.taken, partial=head.partial, facts=facts)
+    shipment = Shipment(name, epoch, number, len(data), head.hash, head.taken, partial=head.partial, facts=facts)
+    return shipment, head.previous

@@ -14,7 +14,7 @@ from kumodr.plan.model import Plan
 from kumodr.protect.errand import Errand, Wanted
 from kumodr.protect.figures import Board
 from kumodr.protect.progress import BaseFacts
-from kumodr.protect.stream import BaseDue, Stream
+from kumodr.protect.stream import Stream
 
 WITH_THE_BASE = ("spool", "logs", "ledger")
 _RETRY = 15.0
@@ -45,7 +45,7 @@ class Points:
         self._every = {name: every[name] for name in have if name in every}
         self._changed: set[str] = set()
         self._errand: Errand | None = None
-        self._due: BaseDue | None = None
+        self._epoch = 0
         self._not_before: dict[str, float] = {}
         self._failures: dict[str, int] = {}
 
@@ -74,17 +74,25 @@ class Points:
     def _start(self) -> None:
         now = time.monotonic()
         due = self._stream.base_due()
+        if due is not None and due.epoch != self._epoch:
+            self._epoch = due.epoch
+            self._forgive("base")
         if due is not None and now >= self._not_before.get("base", 0.0):
             if due.cause in _PLANNED:
                 self._board.note_rebase(text_of_time(self._clock()), due.cause, due.reason)
                 self._say(f"a new base is due: {due.reason}")
-            self._due = due
-            self._errand = Errand(self._plan_file, Wanted(self._of_base, due.epoch, due.begin))
+            self._send(Wanted(self._of_base, due.epoch, due.begin))
             return
         wanted = tuple(name for name in self._every if self._is_due(name) and now >= self._not_before.get(name, 0.0))
         if wanted:
             self._changed -= set(wanted)
-            self._errand = Errand(self._plan_file, Wanted(wanted))
+            self._send(Wanted(wanted))
+
+    def _send(self, wanted: Wanted) -> None:
+        try:
+            self._errand = Errand(self._plan_file, wanted)
+        except OSError as error:
+            self._failed(wanted, f"no process can be started for it: {error.strerror}")
 
     def _is_due(self, name: str) -> bool:
         stored = self._board.now.components.get(name)
@@ -119,12 +127,17 @@ class Points:
             size = int(answer["sections"]["spool"])
             base = BaseFacts(str(answer["point"]), str(answer["taken"]), size, errand.whole)
             self._stream.base_stored(wanted.epoch, base)
-            self._failures.pop("base", None)
+            self._forgive("base")
         self._say(f"{answer['point']} stored: {', '.join(stored)}")
         for name in stored:
             self._failures.pop(name, None)
         for name, sentence in failures.items():
             self._postpone("base" if name == "spool" else name, sentence)
+
+    def _forgive(self, name: str) -> None:
+        """Do not wait any longer on account of tries that failed: another epoch has not been tried yet."""
+        self._failures.pop(name, None)
+        self._not_before.pop(name, None)
 
     def _failed(self, wanted: Wanted, what: str) -> None:
         for name in ("base",) if wanted.is_base else wanted.components:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from kumodr import errors
-from kumodr.protect.backlog import Backlog
+from kumodr.protect.backlog import Backlog, whole
 from kumodr.vault.open import Vault
 from kumodr.vault.segment import head_of
 
@@ -59,8 +59,10 @@ class Shipper:
         self._first_since = 0.0
         self.errors = 0
         """How often the vault did not take a segment."""
-        self.taken_by_another: str | None = None
-        """The name of a segment that someone else stored under our number; nothing is shipped any more then."""
+        self.ended: tuple[str, str] | None = None
+        """Why the epoch cannot go on, as cause and reason; nothing is shipped any more then."""
+        self.broken: Exception | None = None
+        """What ended the thread, which must not happen: nothing would be shipped, and nobody would say so."""
 
     def start(self) -> None:
         """Begin to ship."""
@@ -120,7 +122,7 @@ class Shipper:
         """Let go of everything that waits."""
         with self._changed:
             self._waiting.clear()
-            self.taken_by_another = None
+            self.ended = None
 
     def wait_until_empty(self, seconds: float) -> bool:
         """Wait until everything is acknowledged, at most so long; return whether it is."""
@@ -135,10 +137,16 @@ class Shipper:
         self._thread.join(2.0)
 
     def _run(self) -> None:
+        try:
+            self._ship_all()
+        except Exception as error:  # noqa: BLE001 — whatever it is, the loop must hear of it
+            self.broken = error
+
+    def _ship_all(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or (self._waiting and self.taken_by_another is None))
+                self._changed.wait_for(lambda: self._stopping or (self._waiting and self.ended is None))
                 if self._stopping:
                     return
                 shipment = self._waiting[0]
@@ -163,14 +171,15 @@ class Shipper:
         if pieces is None:
             try:
                 pieces = (self._backlog.read(shipment.epoch, shipment.number),)
-            except OSError:
-                if self._is_still_first(shipment):
-                    raise errors.ObjectMissing(f"segment {shipment.name} is gone from the backlog") from None
+                whole(pieces[0], shipment.name, self._vault.id)
+            except (OSError, errors.KumodrError):
+                reason = f"segment {shipment.number} is gone from the backlog, or damaged there"
+                self._end(shipment, "state lost", reason)
                 return
         if self._vault.store.put_if_absent(shipment.name, pieces) or shipment.rollup or self._is_ours(shipment):
             self._finish(shipment, acknowledged=True)
         else:
-            self.taken_by_another = shipment.name
+            self._end(shipment, "another writer", f"somebody else stored {shipment.name}")
 
     def _is_ours(self, shipment: Shipment) -> bool:
         """Whether what stands under the name is this very segment: an answer of the store was lost, not the put."""
@@ -180,9 +189,11 @@ class Shipper:
         except errors.KumodrError:
             return False
 
-    def _is_still_first(self, shipment: Shipment) -> bool:
+    def _end(self, shipment: Shipment, cause: str, reason: str) -> None:
+        """Note why the epoch of a shipment cannot go on, unless it was given up meanwhile."""
         with self._changed:
-            return bool(self._waiting) and self._waiting[0].name == shipment.name
+            if self._waiting and self._waiting[0].name == shipment.name:
+                self.ended = (cause, reason)
 
     def _finish(self, shipment: Shipment, *, acknowledged: bool) -> None:
         with self._changed:

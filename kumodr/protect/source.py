@@ -24,6 +24,15 @@ class Piece:
     messages: int = 0
     message_bytes: int = 0
 
+    def counts(self) -> dict[str, int]:
+        """Return what the clear part of a segment says: counts, never names."""
+        return {
+            "messages": self.messages,
+            "bytes": self.message_bytes,
+            "meta": len(self.meta),
+            "data": len(self.data),
+        }
+
 
 class Source(Protocol):
     """A live spool, followed read-only."""

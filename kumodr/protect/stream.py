@@ -7,6 +7,8 @@ only with a base of its own: it is due at once, and the reason is recorded.
 Where a base meets the stream: the numbers before `begin` were read before the base was begun, so the base knows them;
 `whole` is the first number whose reading begins after the base's spool was stored, so a state that has it knows
 everything that the base knows. In between both may know the same: changes are absolute, repeating them is harmless.
+`begin` is not the number that comes next, but the one that the kept progress says: after a crash the numbers from there
+on are given anew, to what is read then, and that may be younger than the base.
 """
 
 import time
@@ -25,7 +27,7 @@ from kumodr.protect.opening import CannotGoOn, Resumed, begin, resume, source_at
 from kumodr.protect.progress import BaseFacts, Progress, forget_progress, load_progress, save_progress
 from kumodr.protect.segment_writer import SegmentWriter
 from kumodr.protect.shipper import Shipment, Shipper
-from kumodr.protect.source import Piece, Source, SourceLost
+from kumodr.protect.source import Source, SourceLost
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.nodes import register
 from kumodr.vault.open import Vault
@@ -74,8 +76,9 @@ class Stream:
         self._say = say
         self._backlog = Backlog(self._state, plan.protect.backlog)
         self._shipper = Shipper(vault, self._backlog, key.public)
-        self._progress: Progress | None = load_progress(self._state, vault.id)
-        self._epoch = self._progress.epoch if self._progress else 0
+        self._progress: Progress | None = None
+        self._epoch = 0
+        self._kept = 1
         self._writer: SegmentWriter | None = None
         self._source: Source | None = None
         self._tail: LogTail | None = None
@@ -86,18 +89,24 @@ class Stream:
         self._due: tuple[str, str] | None = None
         self._why: tuple[str, str] | None = None
         self._failures = 0
+        self._short_lived = 0
         self._not_before = 0.0
 
     def start(self) -> None:
-        """Begin to ship what is offered."""
+        """Begin to ship what is offered. Nobody else uses the state directory from now on. Raise DiskFull."""
+        self._backlog.load()
+        self._progress = load_progress(self._state, self._vault.id)
+        self._epoch = self._progress.epoch if self._progress else 0
         self._shipper.start()
 
     def round(self) -> None:
         """Read, seal and offer what changed, and take note of what the vault acknowledged since."""
         begun = time.monotonic()
         self._collect()
-        if self._shipper.taken_by_another is not None:
-            self._give_up("another writer", f"somebody else stored {self._shipper.taken_by_another}")
+        if self._shipper.broken is not None:
+            raise self._shipper.broken
+        if self._shipper.ended is not None:
+            self._give_up(*self._shipper.ended)
         if self._source is not None or self._open():
             self._read_round()
         self._publish(time.monotonic() - begun)
@@ -113,7 +122,7 @@ class Stream:
         if self._writer is None or self._progress is None:
             return None
         cause = self._due or self._why_again(self._progress)
-        return BaseDue(*cause, self._writer.epoch, self._writer.next) if cause else None
+        return BaseDue(*cause, self._writer.epoch, self._kept) if cause else None
 
     def number_of_next_round(self, epoch: int) -> int | None:
         """Given the epoch that a base was begun in, return the number of the next segment; None where it is over."""
@@ -126,6 +135,8 @@ class Stream:
         self._due = None
         self._progress = replace(self._progress, base=base, since_base=0)
         self._save()
+        if self._board.now.acknowledged >= base.whole:
+            self._join()
         self._board.update(base=base.point, base_taken=base.taken)
 
     def finish(self, seconds: float = 5.0) -> None:
@@ -146,7 +157,11 @@ class Stream:
         try:
             self._read()
         except SourceLost as reason:
+            joined = self._joined
             self._give_up("spool", str(reason))
+            if not joined:
+                self._short_lived += 1
+                self._wait(self._short_lived)
         except errors.SpoolUnreadable as error:
             self._close_source()
             self._postpone(error)
@@ -167,14 +182,14 @@ class Stream:
                 break
             after = {"spool": source.position(), "logs": tail.position(), "taken": text_of_time(taken)}
             content = Content(piece.meta, piece.data, logs)
-            self._offer(writer.seal(content, taken, partial=piece.partial, facts=_counts(piece), after=after))
+            self._offer(writer.seal(content, taken, partial=piece.partial, facts=piece.counts(), after=after))
             shipped = True
         if shipped:
             rollup = writer.rollup(taken)
             if rollup is not None and self._backlog.size == 0:
                 self._shipper.offer(rollup)
         elif self._joined and not self._shipper.waiting():
-            self._board.update(recoverable_until=text_of_time(taken))
+            self._board.update(recoverable_until=text_of_time(min(taken, self._clock())))
         behind = source.behind()
         if behind > _FARTHEST_BEHIND:
             raise SourceLost(f"reading is {behind:,} bytes behind the mail server")
@@ -216,9 +231,10 @@ class Stream:
             messages, size = messages + each.facts["messages"], size + each.facts["bytes"]
             newest = each.number
             progress = replace(progress, since_base=progress.since_base + each.size)
-            self._joined = self._joined or (progress.base is not None and each.number >= progress.base.whole)
+            if progress.base is not None and each.number >= progress.base.whole:
+                self._join()
             if self._joined and not each.partial:
-                until = text_of_time(each.taken)
+                until = text_of_time(min(each.taken, self._clock()))
         self._progress = progress
         last = next((each for each in reversed(done) if not each.rollup), None)
         if last is not None:
@@ -269,6 +285,7 @@ class Stream:
         progress = replace(progress, logs=self._tail.position() if self._tail else None)
         self._writer = SegmentWriter(self._vault, self._key, progress.epoch, 1, None)
         self._epoch, self._progress, self._position = progress.epoch, progress, progress
+        self._kept = 1
         self._save()
         self._joined, self._due, self._why = False, (cause, reason), None
         self._board.update(acknowledged=0)
@@ -277,6 +294,7 @@ class Stream:
 
     def _go_on(self, resumed: Resumed) -> None:
         progress = resumed.progress
+        self._kept = self._progress.next if self._progress else 1
         self._read_from(progress)
         for each in resumed.waiting:
             self._shipper.offer(each)
@@ -318,6 +336,8 @@ class Stream:
         except OSError as error:
             forget_progress(self._state)
             self._say(f"progress cannot be kept in {self._state}: {error.strerror}")
+        else:
+            self._kept = self._progress.next
 
     def _close_source(self) -> None:
         if self._source is not None:
@@ -326,8 +346,16 @@ class Stream:
 
     def _postpone(self, error: errors.KumodrError) -> None:
         self._board.update(trouble=str(error))
-        self._not_before = time.monotonic() + _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1
+        self._wait(self._failures)
+
+    def _wait(self, times: int) -> None:
+        """Given how often something went wrong, wait so much longer before it is tried again."""
+        self._not_before = time.monotonic() + _PAUSES[min(times, len(_PAUSES)) - 1]
+
+    def _join(self) -> None:
+        """Note that the vault gives back what the stream has."""
+        self._joined, self._short_lived = True, 0
 
     def _heartbeat_due(self) -> bool:
         """Whether an empty segment is worth it: now and then, and to finish the join of a new base."""
@@ -365,13 +393,3 @@ class Stream:
             round_seconds=round(seconds, 4),
             trouble=str(trouble) if trouble else self._board.now.trouble if self._source is None else None,
         )
-
-
-def _counts(piece: Piece) -> dict[str, int]:
-    """Return what the clear part of a segment says: counts, never names."""
-    return {
-        "messages": piece.messages,
-        "bytes": piece.message_bytes,
-        "meta": len(piece.meta),
-        "data": len(piece.data),
-    }
