@@ -122,6 +122,11 @@ class ChainBroken(KumodrError):
     default_remedy = "look at who can write to the vault; points before the break are still good"
 
 
+class PruneUnsafe(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = "look at it with `kumodr verify`; bring back or move away what is wrong, then run this again"
+
+
 class PointMissing(KumodrError):
     exit_code = NOTHING
     default_remedy = "list what there is with `kumodr points`"

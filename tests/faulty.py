@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from kumodr import errors
-from kumodr.vault.store import Piece, Store
+from kumodr.vault.store import Entry, Piece, Store
 
 
 class FaultyStore:
@@ -51,6 +51,14 @@ class FaultyStore:
     def list(self, prefix: str) -> Iterator[str]:
         self._refuse()
         return self._store.list(prefix)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        self._refuse()
+        return self._store.entries(prefix)
+
+    def delete(self, names: Sequence[str]) -> None:
+        self._refuse()
+        self._store.delete(names)
 
     def _refuse(self) -> None:
         if self.broken is not None:

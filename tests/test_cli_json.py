@@ -117,6 +117,7 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr status", "status")
     lab.run("kumodr vault info", "vault", "info")
     lab.run("kumodr vault keys", "vault", "keys")
+    lab.run("kumodr prune", "prune", "--apply")
     lab.run("kumodr restore --dry-run", "restore", "--to", back, *key, "--dry-run")
     lab.run("kumodr restore", "restore", "--to", back, *key)
     lab.run("When a command fails", "restore", "--to", back, *key, good=(5,))

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,24 @@ def test_names_are_listed_below_a_prefix(store: Store) -> None:
     assert sorted(store.list("points/a/")) == ["points/a/1", "points/a/2"]
     assert sorted(store.list("")) == ["marker", "points/a/1", "points/a/2", "points/b/1"]
     assert list(store.list("none/")) == []
+
+
+def test_entries_have_their_size_and_the_time_by_the_store(store: Store) -> None:
+    store.put_if_absent("a/1", [b"12345"])
+    store.put_if_absent("b/1", [b"1"])
+    (entry,) = store.entries("a/")
+    assert (entry.name, entry.size) == ("a/1", 5)
+    assert abs(datetime.now(UTC) - entry.modified) < timedelta(minutes=1)
+
+
+def test_what_is_deleted_is_gone_and_deleting_again_is_no_mistake(store: Store) -> None:
+    for name in ("a/1", "a/2", "b/1"):
+        store.put_if_absent(name, [b"x"])
+    store.delete(["a/1", "none", "b/none/1", "b/1"])
+    store.delete(["a/1"])
+    assert list(store.list("")) == ["a/2"]
+    assert store.size("a/1") is None
+    assert store.put_if_absent("a/1", [b"y"])
 
 
 def test_of_many_writers_one_wins_and_its_bytes_are_there(store: Store) -> None:
@@ -154,6 +173,8 @@ def test_a_read_only_disk_is_said(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(errors.StoreReadOnly):
         store.put_if_absent("b", [b"x"])
+    with pytest.raises(errors.StoreReadOnly):
+        store.delete(["a"])
     assert store.get("a", 10) == b"x"
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "protect": "keep a second copy about a second behind the live spool, until stopped",
     "points": "list the recovery points",
     "verify": "is what is stored good?",
+    "prune": "clear away what the plan does not keep any more; says why, and does it with --apply",
     "restore": "bring a stored state back into an empty directory",
     "standby": "keep a directory up to date with the stream, ready to take over",
     "spool": "look into a spool: status, list, show, vet, export",

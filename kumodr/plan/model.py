@@ -110,6 +110,49 @@ class ProtectPlan:
 
 
 @dataclass(frozen=True)
+class KeepPlan:
+    """A point stays as long as one of these keeps it. What is written here takes the place of the whole default."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    within: Annotated[float | None, SECONDS, "every point that is at most so much older than the newest"] = None
+    last: Annotated[int, "the newest so many points"] = 0
+    daily: Annotated[int, "the newest point of each of so many days, in UTC"] = 0
+    weekly: Annotated[int, "the newest point of each of so many weeks"] = 0
+    monthly: Annotated[int, "the newest point of each of so many months"] = 0
+    yearly: Annotated[int, "the newest point of each of so many years"] = 0
+
+
+_DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class RetentionPlan:
+    """What `kumodr prune` keeps. Never pruned: the newest, the last verified, and what a stream goes on from."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    grace: Annotated[float, SECONDS, "how long what nobody needs is marked before it is deleted"] = 3 * _DAY
+    spool: KeepPlan = field(default_factory=lambda: KeepPlan(within=7 * _DAY))
+    logs: KeepPlan = field(default_factory=lambda: KeepPlan(within=7 * _DAY))
+    ledger: KeepPlan = field(default_factory=lambda: KeepPlan(within=7 * _DAY))
+    config: KeepPlan = field(default_factory=lambda: KeepPlan(within=30 * _DAY))
+    redis: KeepPlan = field(default_factory=lambda: KeepPlan(within=7 * _DAY))
+    prometheus: KeepPlan = field(default_factory=lambda: KeepPlan(within=7 * _DAY))
+    others: KeepPlan = field(default_factory=lambda: KeepPlan(within=30 * _DAY))
+
+    def of(self, component: str) -> KeepPlan:
+        """Given a component's name, return its policy."""
+        named = {
+            "spool": self.spool,
+            "logs": self.logs,
+            "ledger": self.ledger,
+            "config": self.config,
+            "redis": self.redis,
+            "prometheus": self.prometheus,
+        }
+        return named.get(component, self.others)
+
+
+@dataclass(frozen=True)
 class KumodPlan:
     """How the mail server is reached."""
 
@@ -128,5 +171,6 @@ class Plan:
     state: Annotated[str, PATH, "a directory for the node's key and what speeds backups up; private to kumodr"]
     components: Components
     protect: ProtectPlan = field(default_factory=ProtectPlan)
+    retention: RetentionPlan = field(default_factory=RetentionPlan)
     kumod: KumodPlan = field(default_factory=KumodPlan)
     objectives: Objectives = field(default_factory=Objectives)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from kumodr.plan.model import SECONDS, Plan
@@ -44,6 +45,8 @@ def _block(shape: type, values: Mapping[str, Any], depth: int, lines: list[str],
             nested = value if isinstance(value, Mapping) else {}
             whole = any(each.required for each in fields_of(field.nested)) and not nested
             example = SAMPLE["components"].get(field.name, {}) if whole else nested
+            if is_dataclass(value) and not isinstance(value, type):
+                example = asdict(value)
             shown = live and (present or field.name in values)
             lines.append(_line(depth, f"{field.name}:", live=shown and bool(nested)))
             _block(field.nested, example, depth + 1, lines, live=shown and bool(nested))

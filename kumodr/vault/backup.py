@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kumodr import errors
 from kumodr.clock import Clock
 from kumodr.source import Capture, Progress
 from kumodr.vault import manifest
 from kumodr.vault.facts import Point, Section, StreamJoin
 from kumodr.vault.keys import NodeKey
+from kumodr.vault.marks import honouring, marks_of
 from kumodr.vault.nodes import register
 from kumodr.vault.open import Vault
 from kumodr.vault.state import Remembered, State, load, locked, save
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tail:
-    """The end of a node's chain: the number of the last manifest and the SHA-256 of its bytes."""
+    """The end of a node's chain: the last manifest's number, the SHA-256 of its bytes, the mark that it honours."""
 
     sequence: int
     sha256: str | None
+    marks: int = 0
 
 
 def tail_of(vault: Vault, node: str) -> Tail:
@@ -39,7 +42,11 @@ def tail_of(vault: Vault, node: str) -> Tail:
     if not names:
         return Tail(0, None)
     text = vault.store.get(names[-1], manifest.LARGEST)
-    return Tail(int(names[-1].rpartition("/")[2].removesuffix(".json")), hashlib.sha256(text).hexdigest())
+    try:
+        marks = manifest.parse(text, names[-1], vault.id).marks
+    except (errors.ManifestForged, errors.VaultFormatUnknown):
+        marks = 0
+    return Tail(int(names[-1].rpartition("/")[2].removesuffix(".json")), hashlib.sha256(text).hexdigest(), marks)
 
 
 @contextmanager
@@ -65,9 +72,13 @@ class Session:
         self._directory = directory
         self._clock = clock
         self._progress = progress
-        self._state: State = load(directory, vault.id)
         self._taken = clock()
         self._tail = tail_of(vault, key.node)
+        if self._tail.sequence == 0:
+            register(vault, key)  # before an object of it is there: prune waits for every node that it knows
+        self._marks = marks_of(vault)
+        self._state: State = honouring(load(directory, vault.id), vault, self._marks)
+        self._check_marks()
         self._uploads: Uploads | None = None
         self._sections: list[Section] = []
         self._fingerprints: dict[str, str] = {}
@@ -111,7 +122,8 @@ class Session:
     def commit(self, stream: StreamJoin | None = None) -> Point:
         """Put the manifest that makes the run count, and return its point; `stream` where a stream goes on from it.
 
-        Where another writer of this node took the number, the next one is tried on top of it.
+        Where another writer of this node took the number, the next one is tried on top of it. Raise AnotherRun where
+        that one knows of objects to be deleted that this one may use.
         """
         register(self._vault, self._key)
         while True:
@@ -127,12 +139,14 @@ class Session:
                 signed_by=self._key.public,
                 sha256="",
                 stream=stream,
+                marks=self._state.marks,
             )
             text = manifest.render(point, self._vault.id, self._key)
             name = manifest.name_of(point.node, sequence)
             if self._vault.store.put_if_absent(name, [text]):
                 break
             self._tail = tail_of(self._vault, self._key.node)
+            self._check_marks()
         self._remember(point)
         return replace(point, sha256=hashlib.sha256(text).hexdigest())
 
@@ -140,8 +154,16 @@ class Session:
         from kumodr.vault.uploads import Uploads
 
         if self._uploads is None:
-            self._uploads = Uploads(self._vault, self._state, self._directory, self._key.naming_key())
+            self._uploads = Uploads(self._vault, self._state, self._directory, self._key.naming_key(), self._marks)
         return self._uploads
+
+    def _check_marks(self) -> None:
+        """Numbers of marks never fall along a chain: what comes behind a point may not use what that one avoided."""
+        if self._tail.marks > self._state.marks:
+            raise errors.AnotherRun(
+                f"{self._key.node}-{self._tail.sequence} knows of objects to be deleted that this run may be using",
+                remedy="run this again",
+            )
 
     def _remember(self, point: Point) -> None:
         sections = dict(self._state.sections)
@@ -154,4 +176,4 @@ class Session:
         wanted |= {name for names in self._files.values() for name in names}
         files = {key: names for key, names in self._state.files.items() if set(names) <= wanted} | self._files
         objects = {name: piece for name, piece in self._state.objects.items() if reused or name in wanted}
-        save(self._directory, self._vault.id, State(point.id, sections, objects, files))
+        save(self._directory, self._vault.id, State(point.id, sections, objects, files, self._state.marks))

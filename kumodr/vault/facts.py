@@ -51,7 +51,8 @@ class StreamJoin:
 class Point:
     """One recovery point: what one backup run stored, whole or not at all.
 
-    `failures` names the components that could not be captured in that run, each with its sentence.
+    `failures` names the components that could not be captured in that run, each with its sentence. `marks` is the
+    number of the newest mark that the run honoured: no object on it or an earlier one is used (`vault/marks.py`).
     """
 
     id: str
@@ -64,6 +65,7 @@ class Point:
     signed_by: str
     sha256: str
     stream: StreamJoin | None = None
+    marks: int = 0
 
     def section(self, component: str) -> Section | None:
         """Return that component's section, or None where the point has none."""

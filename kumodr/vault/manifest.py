@@ -40,6 +40,7 @@ def render(point: Point, vault_id: str, key: NodeKey) -> bytes:
         "written_by": f"kumodr {__version__}",
         "failures": dict(point.failures),
         **({"stream": asdict(point.stream)} if point.stream else {}),
+        **({"marks": point.marks} if point.marks else {}),
     }
     lines = [json.dumps(head)[:-1] + ', "sections": [']
     for number, section in enumerate(point.sections):
@@ -81,6 +82,7 @@ def parse(text: bytes, name: str, vault_id: str) -> Point:
             signed_by=signed_by,
             sha256=hashlib.sha256(text).hexdigest(),
             stream=_join(document.get("stream")),
+            marks=int(document.get("marks", 0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise errors.ManifestForged(f"{name} is damaged or was changed") from None

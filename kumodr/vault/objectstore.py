@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kumodr import errors
-from kumodr.vault.store import Piece
+from kumodr.vault.store import Entry, Piece
 
 _IN_MEMORY: dict[str, Any] = {}
 """`memory://NAME` means the same store throughout a process."""
@@ -97,15 +97,32 @@ class ObjectStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Store."""
+        return (entry.name for entry in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See Store."""
         import obstore
         from obstore.exceptions import BaseError
 
         try:
             for batch in obstore.list(self._store, prefix=prefix or None):
                 for found in batch:
-                    yield found["path"]
+                    yield Entry(found["path"], found["size"], found["last_modified"])
         except (BaseError, OSError) as error:
             raise self._named(error, prefix) from error
+
+    def delete(self, names: Sequence[str]) -> None:
+        """See Store."""
+        import obstore
+        from obstore.exceptions import BaseError
+
+        for name in names:
+            try:
+                obstore.delete(self._store, name)
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as error:
+                raise self._named(error, name) from error
 
     def _named(self, error: Exception, name: str) -> errors.KumodrError:
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError

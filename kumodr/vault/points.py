@@ -1,10 +1,11 @@
 """The recovery points of a vault: read, and judged by signature and chain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kumodr import errors
 from kumodr.vault import manifest
+from kumodr.vault.cleared import Cleared, cleared_by_node
 from kumodr.vault.facts import Point
 from kumodr.vault.nodes import known_keys, why_not_trusted
 from kumodr.vault.open import Vault
@@ -14,10 +15,19 @@ Pins = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Survey:
-    """The points that can be trusted, oldest first by node and number, and everything that is wrong, by point."""
+    """The points that can be trusted, oldest first by node and number, and everything that is wrong, by point.
+
+    `cleared` is what prune took out, by node; `whole` are the points with the components that are gone from them.
+    """
 
     points: tuple[Point, ...]
     problems: tuple[errors.KumodrError, ...]
+    cleared: Mapping[str, Cleared]
+    whole: tuple[Point, ...]
+
+    def whole_of(self, node: str) -> tuple[Point, ...]:
+        """Given a node, return its points with the components that are gone from them."""
+        return tuple(point for point in self.whole if point.node == node)
 
 
 def survey(vault: Vault, pins: Pins) -> Survey:
@@ -43,16 +53,40 @@ def survey(vault: Vault, pins: Pins) -> Survey:
             continue
         good.append(point)
     good.sort(key=lambda point: (point.node, point.sequence))
-    return Survey(tuple(good), (*problems, *chain_problems(good)))
+    cleared = cleared_by_node(vault, known, pins)
+    points = tuple(_as_it_is(vault, point, cleared.get(point.node)) for point in good)
+    return Survey(points, (*problems, *chain_problems(good, cleared)), cleared, tuple(good))
 
 
-def chain_problems(points: Sequence[Point]) -> list[errors.KumodrError]:
-    """Given points in order, return each break: a manifest that is missing, or another than its successor followed."""
+def _as_it_is(vault: Vault, point: Point, cleared: Cleared | None) -> Point:
+    """Return the point without the components that prune took out of it: on record, and their index is gone."""
+    gone = cleared.sections.get(point.sequence) if cleared else None
+    if not gone:
+        return point
+    kept = [
+        section
+        for section in point.sections
+        if section.component not in gone or not section.index or vault.store.size(section.index[0].name) is not None
+    ]
+    return point if len(kept) == len(point.sections) else replace(point, sections=tuple(kept))
+
+
+def chain_problems(points: Sequence[Point], cleared: Mapping[str, Cleared] | None = None) -> list[errors.KumodrError]:
+    """Given points in order, return each break: a manifest that is missing, or another than its successor followed.
+
+    What prune took out, on record, is no break where the record leads from one manifest's hash to the next one's.
+    """
     found: list[errors.KumodrError] = []
     for node in sorted({point.node for point in points}):
         before: Point | None = None
+        gone = (cleared or {}).get(node, Cleared())
         for point in (each for each in points if each.node == node):
-            if before is None and point.previous is not None and point.sequence == 1:
+            at, digest = (before.sequence, before.sha256) if before else (0, None)
+            if point.sequence > at + 1 and gone.leads(at, digest, point):
+                pass
+            elif before is None and point.sequence > 1:
+                found.append(errors.ChainBroken(f"points before {point.id} are missing"))
+            elif before is None and point.previous is not None and point.sequence == 1:
                 found.append(errors.ChainBroken(f"{point.id} is the first point and names one before it"))
             elif before is not None and point.sequence != before.sequence + 1:
                 found.append(errors.ChainBroken(f"points between {before.id} and {point.id} are missing"))

@@ -39,12 +39,16 @@ class Remembered:
 
 @dataclass
 class State:
-    """What is known of one vault. `objects` by name; `files` by path and identity, the pieces of a large file."""
+    """What is known of one vault. `objects` by name; `files` by path and identity, the pieces of a large file.
+
+    `marks` is the newest mark that it honours: it names no object that was on it or on an earlier one.
+    """
 
     point: str | None = None
     sections: dict[str, Remembered] = field(default_factory=dict[str, Remembered])
     objects: dict[str, Piece] = field(default_factory=dict[str, Piece])
     files: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    marks: int = 0
 
 
 @contextmanager
@@ -77,6 +81,7 @@ def load(directory: Path, vault_id: str) -> State:
             sections={name: _remembered(name, each, objects) for name, each in document["sections"].items()},
             objects=objects,
             files={key: tuple(names) for key, names in document["files"].items()},
+            marks=int(document.get("marks", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         state = State()
@@ -106,6 +111,7 @@ def save(directory: Path, vault_id: str, state: State) -> None:
         },
         "objects": {name: _values(piece) for name, piece in state.objects.items()},
         "files": state.files,
+        "marks": state.marks,
     }
     write_file(directory / f"{vault_id}.json", json.dumps(document, separators=(",", ":")).encode())
     (directory / f"{vault_id}.journal").unlink(missing_ok=True)

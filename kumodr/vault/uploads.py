@@ -1,13 +1,14 @@
 """Sealing and storing pieces of content beside each other, each once."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from kumodr import errors
 from kumodr.vault.facts import StoredObject
+from kumodr.vault.marks import read_marks
 from kumodr.vault.memory import give_back_freed_memory, keep_freed_memory
 from kumodr.vault.open import Vault
 from kumodr.vault.seal import LARGEST_SEALED, checksum_of, seal
@@ -23,14 +24,19 @@ class Uploads:
 
     A piece whose name is known to be stored is neither sealed nor sent: names are keyed hashes of the whole content.
     An object that exists but is not remembered (the state was lost) is read back for its checksum, not trusted.
+    One that is on a mark is about to be deleted: its content is stored again, under a name that no mark has.
     """
 
-    def __init__(self, vault: Vault, state: State, directory: Path, naming_key: bytes) -> None:
+    def __init__(
+        self, vault: Vault, state: State, directory: Path, naming_key: bytes, marks: Sequence[int] = ()
+    ) -> None:
         self._vault = vault
         self._state = state
         self._directory = directory
         self._naming_key = naming_key
         self._keys = vault.public_keys()
+        self._marks = marks
+        self._marked = frozenset[str]().union(*(read_marks(vault, marks).values()))
         keep_freed_memory()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kumodr-seal")
         self._room = threading.Semaphore(_WAITING)
@@ -81,10 +87,21 @@ class Uploads:
         return piece
 
     def _name(self, digest: bytes) -> str:
+        """Return the content's own name, or where that is on a mark, the first of those that the marks' numbers give.
+
+        That of the newest number is on none: whoever could give it has seen the newest mark.
+        """
         import blake3
 
-        name = blake3.blake3(digest, key=self._naming_key).hexdigest(length=20)
-        return f"objects/{name[:2]}/{name}"
+        name = ""
+        for salt in (b"", *(f"\0{number}".encode() for number in self._marks)):
+            text = blake3.blake3(digest + salt, key=self._naming_key).hexdigest(length=20)
+            name = f"objects/{text[:2]}/{text}"
+            if name not in self._marked:
+                return name
+        raise errors.ObjectDamaged(
+            f"every name that the content of {name} may have is on a mark", remedy="look at who can write to the vault"
+        )
 
     def _found(self, name: str) -> StoredObject:
         sealed = self._vault.store.get(name, LARGEST_SEALED)

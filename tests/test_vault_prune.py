@@ -1,0 +1,501 @@
+"""Prune: whatever the points, policies, interruptions and backups beside it, what stays is whole and comes back."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from streams import Stream
+from vaults import START, Bench, capture_of, quiet
+
+from kumodr import errors
+from kumodr.plan.model import KeepPlan, RetentionPlan
+from kumodr.source import Held, SourceFile
+from kumodr.vault.backup import Session, begin_backup
+from kumodr.vault.facts import Point, StreamJoin
+from kumodr.vault.fetch import fetch
+from kumodr.vault.keys import NodeKey, generate_identity
+from kumodr.vault.marks import marks_of, name_of
+from kumodr.vault.open import create_vault
+from kumodr.vault.points import Survey, survey
+from kumodr.vault.prune import PrunePlan, apply_prune, plan_prune
+from kumodr.vault.store import Entry, Piece, Store
+from kumodr.vault.stream import listing, trust_of
+from kumodr.vault.streamverify import verify_stream
+from kumodr.vault.verify import Verification, record_verification, verify_deep, verify_shallow
+
+DAY = timedelta(days=1)
+COMPONENTS = ("spool", "logs", "config", "redis")
+
+
+class Died(Exception):
+    """The process ended here."""
+
+
+@dataclass
+class AgedStore:
+    """A store whose clock is the test's, and which dies before the call that `dies_in` counts down to."""
+
+    store: Store
+    now: datetime = START
+    put: dict[str, datetime] = field(default_factory=dict)
+    dies_in: int | None = None
+
+    @property
+    def address(self) -> str:
+        return self.store.address
+
+    def _count(self) -> None:
+        if self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                raise Died
+
+    def put_if_absent(self, name: str, pieces: Sequence[Piece]) -> bool:
+        self._count()
+        won = self.store.put_if_absent(name, pieces)
+        if won:
+            self.put[name] = self.now
+        return won
+
+    def delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._count()
+            self.store.delete([name])
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        return (replace(entry, modified=self.put[entry.name]) for entry in self.store.entries(prefix))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+@dataclass
+class Site:
+    """A bench on an aged store, whose clock stands until it is moved."""
+
+    made: Bench
+    store: AgedStore
+    stream: Stream
+    count: int = 0
+
+    def files(self, content: int) -> list[SourceFile]:
+        return [SourceFile("file", size=9, content=Held(b"content %d" % (content % 10)), mtime_ns=0)]
+
+    def clock(self) -> datetime:
+        return self.store.now
+
+    def begin(self, stack: ExitStack, key: NodeKey | None = None) -> Session:
+        key = key or self.made.key
+        state = self.made.folder / f"state-{key.node}"
+        return stack.enter_context(begin_backup(self.made.vault, key, state, self.clock, quiet))
+
+    def backup(self, contents: dict[str, int], *, joins: bool = False, key: NodeKey | None = None) -> Point:
+        with ExitStack() as stack:
+            session = self.begin(stack, key)
+            for component, content in contents.items():
+                session.store(component, capture_of(self.files(content)))
+            return session.commit(self.join() if joins else None)
+
+    def join(self) -> StreamJoin:
+        return StreamJoin(self.stream.epoch, self.stream.number + 1, self.stream.number + 2)
+
+    def prune(self, policies: RetentionPlan, **words: Any) -> PrunePlan:
+        plan = plan_prune(self.made.vault, policies, self.store.now, **words)
+        apply_prune(self.made.vault, plan, self.made.key, self.clock)
+        return plan
+
+    def look(self) -> Survey:
+        """Every point that is shown has every object, and the chain holds."""
+        found = survey(self.made.vault, {"primary": frozenset([self.made.key.public])})
+        assert found.problems == ()
+        for point in found.points:
+            assert verify_shallow(self.made.vault, point).problems == ()
+            if point.stream is not None and point.section("spool") is not None:
+                names = listing(self.made.vault, point.node, point.stream.epoch)
+                trust = trust_of(self.made.vault, {})
+                assert verify_stream(self.made.vault, names, point.stream.begin, trust, None, quiet).problems == ()
+        return found
+
+
+def site(folder: Path) -> Site:
+    identity = generate_identity()
+    url = f"memory://{uuid.uuid4()}"
+    vault = create_vault(url, [identity.recipient], lambda: START)
+    store = AgedStore(vault.store)
+    store.put = {entry.name: START for entry in vault.store.entries("")}
+    made = Bench(folder, replace(vault, store=store), identity, NodeKey.load_or_create(folder / "state", "primary"))
+    return Site(made, store, Stream(made))
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Site:
+    return site(tmp_path)
+
+
+def keeping(grace: timedelta = DAY, **words: Any) -> RetentionPlan:
+    keep = KeepPlan(**words)
+    return RetentionPlan(grace.total_seconds(), keep, keep, keep, keep, keep, keep, keep)
+
+
+LAST_ONE = keeping(last=1)
+POLICIES = st.builds(
+    KeepPlan,
+    within=st.none() | st.sampled_from([3600.0, 86400.0, 5 * 86400.0]),
+    last=st.integers(0, 2),
+    daily=st.integers(0, 3),
+    weekly=st.integers(0, 2),
+    monthly=st.integers(0, 1),
+    yearly=st.integers(0, 1),
+)
+RETENTIONS = st.builds(RetentionPlan, st.sampled_from([3600.0, 86400.0, 3 * 86400.0]), *[POLICIES] * 7)
+
+
+def proved(there: Site) -> dict[str, set[tuple[str, str]]]:
+    """Return by component the newest point, and the newest that was proved at the best level there is."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    levels: dict[str, set[str]] = {}
+    for name in there.made.vault.store.list("verified/"):
+        text = there.made.vault.store.get(name, 1 << 20).decode()
+        level = next(each for each in ("restore", "deep", "shallow") if f'"{each}"' in text)
+        levels.setdefault(name.split("/")[1], set()).add(level)
+    points = sorted(there.look().points, key=lambda point: point.sequence)
+    for component in COMPONENTS:
+        have = [point for point in points if point.section(component) is not None]
+        if have:
+            found.setdefault(component, set()).add((have[-1].id, "newest"))
+        for level in ("restore", "deep", "shallow"):
+            good = [point for point in have if level in levels.get(point.id, ())]
+            if good:
+                found[component].add((good[-1].id, level))
+                break
+    return found
+
+
+def live(
+    there: Site,
+    data: st.DataObject,
+    steps: st.SearchStrategy[str],
+    pauses: st.SearchStrategy[timedelta],
+    contents_of: st.SearchStrategy[dict[str, int]],
+    retentions: st.SearchStrategy[RetentionPlan],
+) -> None:
+    """Let things happen in any order; after each, what is shown is whole, and in the end everything comes back."""
+    running: ExitStack | None = None
+    session: Session | None = None
+    for step in data.draw(st.lists(steps, min_size=4, max_size=22)):
+        there.store.now += data.draw(pauses)
+        contents = data.draw(contents_of)
+        if step in ("backup", "base") and running is None:
+            there.backup(contents, joins=step == "base" and "spool" in contents)
+        elif step == "segments":
+            for _ in range(3):
+                there.stream.add({bytes(16): b"x"})
+            if data.draw(st.booleans()):
+                there.stream.roll(there.stream.number - 2, there.stream.number)
+        elif step == "epoch":
+            there.stream = Stream(there.made, epoch=there.stream.epoch + 1)
+            there.stream.add()
+        elif step == "begin" and running is None:
+            running = ExitStack()
+            session = there.begin(running)
+            for component, content in contents.items():
+                session.store(component, capture_of(there.files(content)))
+        elif step in ("commit", "die") and running is not None and session is not None:
+            if step == "commit":
+                session.commit()
+            running.close()
+            running = session = None
+        elif step == "verify":
+            points = there.look().points
+            if points:
+                point = data.draw(st.sampled_from(points))
+                level = data.draw(st.sampled_from(["shallow", "deep", "restore"]))
+                record_verification(there.made.vault, point, level, Verification((), {}), there.clock, None)
+        elif step.startswith("prune"):
+            policies = data.draw(retentions)
+            plan = plan_prune(there.made.vault, policies, there.store.now)
+            assert plan == plan_prune(there.made.vault, policies, there.store.now)
+            stays = proved(there)
+            kept = {(each.point, each.component) for each in plan.decisions if each.keeps}
+            assert {(point, component) for component, each in stays.items() for point, _ in each} <= kept
+            there.store.dies_in = data.draw(st.integers(0, 12)) if step == "prune dies" else None
+            with suppress(Died):
+                apply_prune(there.made.vault, plan, there.made.key, there.clock)
+            there.store.dies_in = None
+            after = {(point.id, each.component) for point in there.look().points for each in point.sections}
+            assert kept <= after
+        there.look()
+    if running is not None and session is not None:
+        session.commit()
+        running.close()
+    for point in there.look().points:
+        assert verify_deep(there.made.vault, point, there.made.identities, quiet).problems == ()
+        for section in point.sections:
+            back = there.made.folder / f"back-{point.id}-{section.component}"
+            assert fetch(there.made.vault, section, there.made.identities, back, quiet).files == 1
+
+
+ANY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+@settings(ANY, max_examples=50)
+@given(data=st.data())
+def test_whatever_happens_what_stays_is_whole(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    live(
+        site(tmp_path_factory.mktemp("any")),
+        data,
+        st.sampled_from(
+            ["backup", "base", "segments", "prune", "prune", "prune dies", "begin", "commit", "die", "verify", "epoch"]
+        ),
+        st.sampled_from([timedelta(minutes=5), timedelta(hours=6), DAY, 4 * DAY]),
+        st.dictionaries(st.sampled_from(COMPONENTS), st.integers(0, 3), min_size=1),
+        RETENTIONS,
+    )
+
+
+@settings(ANY, max_examples=100)
+@given(data=st.data())
+def test_backups_beside_prune_never_lose_what_they_use(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    live(
+        site(tmp_path_factory.mktemp("beside")),
+        data,
+        st.sampled_from(["backup", "prune", "prune", "begin", "commit", "die", "prune dies"]),
+        st.just(2 * DAY),
+        st.fixed_dictionaries({"config": st.integers(0, 2)}),
+        st.just(LAST_ONE),
+    )
+
+
+def test_a_point_goes_after_the_grace_and_when_its_node_knows(there: Site) -> None:
+    first = there.backup({"config": 1})
+    there.store.now += DAY
+    there.backup({"config": 2})
+    there.store.now += DAY
+    marked = there.prune(LAST_ONE)
+    assert marked.to_mark
+    assert not marked.names
+    there.store.now += 2 * DAY
+    (waiting,) = there.prune(LAST_ONE).waiting
+    assert "primary" in waiting.reason
+    there.backup({"redis": 3})
+    done = there.prune(LAST_ONE)
+    assert [point.id for point in done.manifests] == [first.id]
+    assert done.delete_size > 0
+    assert [point.sequence for point in there.look().points] == [2, 3]
+    again = there.prune(LAST_ONE)
+    assert (again.names, again.to_mark) == ((), ())
+    assert there.backup({"config": 2}).sequence == 4
+    there.look()
+
+
+def test_a_component_leaves_a_point_that_stays(there: Site) -> None:
+    policies = RetentionPlan(DAY.total_seconds(), spool=KeepPlan(last=1), config=KeepPlan(within=30 * 86400.0))
+    there.backup({"spool": 1, "config": 2})
+    there.store.now += DAY
+    there.backup({"spool": 3, "config": 4})
+    there.prune(policies)
+    there.store.now += 2 * DAY
+    there.backup({"config": 5})
+    plan = there.prune(policies)
+    assert [(point.id, name) for point, name in plan.dropped] == [("primary-1", "spool")]
+    assert [[each.component for each in point.sections] for point in there.look().points] == [
+        ["config"], ["spool", "config"], ["config"],
+    ]  # fmt: skip
+
+
+def test_a_component_that_is_there_is_not_hidden_by_a_record(there: Site) -> None:
+    from kumodr.vault.cleared import Cleared, record_cleared
+
+    there.backup({"spool": 1})
+    there.backup({"spool": 2})
+    record_cleared(
+        there.made.vault, "primary", Cleared(sections={1: frozenset({"spool"})}), (), there.made.key, there.clock
+    )
+    assert [len(point.sections) for point in there.look().points] == [1, 1]
+
+
+def gone_in_the_middle(there: Site) -> list[Point]:
+    points = [there.backup({"config": number}) for number in range(4)]
+    there.made.vault.store.delete(["points/primary/00000002.json"])
+    return points
+
+
+@pytest.mark.parametrize("forged", ["by a stranger", "for another hash", "of another vault", "damaged"])
+def test_a_record_that_does_not_count_explains_no_gap(there: Site, tmp_path: Path, forged: str) -> None:
+    from kumodr.vault.cleared import Cleared, Run, record_cleared
+
+    points = gone_in_the_middle(there)
+    run = Run(2, 2, points[0].sha256, points[1].sha256)
+    vault, key = there.made.vault, there.made.key
+    if forged == "by a stranger":
+        key = NodeKey.load_or_create(tmp_path / "stranger", "stranger")
+        from kumodr.vault.nodes import register
+
+        register(vault, key)
+    if forged == "for another hash":
+        run = replace(run, sha256="0" * 64)
+    if forged == "of another vault":
+        vault = replace(vault, id=str(uuid.uuid4()))
+    record_cleared(vault, "primary", Cleared(runs=(run,)), (), key, there.clock)
+    if forged == "damaged":
+        name = "pruned/primary/00000001.json"
+        text = vault.store.get(name, 1 << 20)
+        vault.store.delete([name])
+        vault.store.put_if_absent(name, [text.replace(b'"runs"', b'"runs" ')])
+    found = survey(there.made.vault, {"primary": frozenset([there.made.key.public])})
+    assert [type(problem) for problem in found.problems] == [errors.ChainBroken]
+    with pytest.raises(errors.PruneUnsafe):
+        there.prune(LAST_ONE, pins={"primary": frozenset([there.made.key.public])})
+
+
+def test_a_first_point_that_is_missing_without_a_record_is_said(there: Site) -> None:
+    gone_in_the_middle(there)
+    there.made.vault.store.delete(["points/primary/00000001.json"])
+    assert "before primary-3" in str(survey(there.made.vault, {}).problems[0])
+
+
+def test_a_backup_that_began_before_the_mark_keeps_what_it_uses(there: Site) -> None:
+    """The race of `marks.py`: use decided, marked, everybody else agreed as far as known, then committed."""
+    there.backup({"config": 1})
+    there.store.now += DAY
+    there.backup({"config": 2})
+    with ExitStack() as stack:
+        session = there.begin(stack)
+        session.store("config", capture_of(there.files(1)))
+        there.prune(LAST_ONE)
+        there.store.now += 10 * DAY
+        assert there.prune(LAST_ONE).names == ()
+        point = session.commit()
+        assert point.marks == 0
+    for _ in range(3):
+        there.store.now += 10 * DAY
+        there.prune(LAST_ONE)
+        there.look()
+    assert verify_deep(there.made.vault, point, there.made.identities, quiet).problems == ()
+
+
+def test_content_that_comes_back_after_its_mark_is_stored_anew(there: Site) -> None:
+    first = there.backup({"config": 1})
+    there.store.now += DAY
+    there.backup({"config": 2})
+    there.store.now += DAY
+    there.prune(LAST_ONE)
+    third = there.backup({"config": 1})
+    assert third.marks == 1
+    assert {each.name for each in third.sections[0].objects}.isdisjoint(each.name for each in first.sections[0].objects)
+    assert there.backup({"config": 1}).sections[0].objects == third.sections[0].objects
+    there.store.now += 10 * DAY
+    assert [point.id for point in there.prune(LAST_ONE).manifests] == ["primary-1"]
+    there.look()
+
+
+def test_a_run_behind_one_that_knows_a_newer_mark_gives_up(there: Site, tmp_path: Path) -> None:
+    there.backup({"config": 1})
+    there.store.now += DAY
+    there.backup({"config": 2})
+    twin = NodeKey.load_or_create(tmp_path / "twin", "primary")
+    with ExitStack() as stack:
+        session = there.begin(stack)
+        session.store("config", capture_of(there.files(1)))
+        there.prune(LAST_ONE)
+        with begin_backup(there.made.vault, twin, tmp_path / "twin", there.clock, quiet) as other:
+            other.store("config", capture_of(there.files(7)))
+            assert other.commit().marks == 1
+        with pytest.raises(errors.AnotherRun, match="to be deleted"):
+            session.commit()
+
+
+def test_a_node_that_has_stopped_is_waited_for_until_it_is_said(there: Site, tmp_path: Path) -> None:
+    second = NodeKey.load_or_create(tmp_path / "second", "second")
+    there.backup({"config": 1}, key=second)
+    there.backup({"config": 1})
+    there.backup({"config": 2})
+    there.prune(LAST_ONE)
+    there.store.now += 2 * DAY
+    there.backup({"config": 3})
+    assert "second" in there.prune(LAST_ONE).waiting[0].reason
+    assert [point.id for point in there.prune(LAST_ONE, retired=["second"]).manifests] == ["primary-1"]
+
+
+def test_what_a_dead_run_left_goes_only_when_it_is_old(there: Site) -> None:
+    there.backup({"config": 1})
+    with ExitStack() as stack:
+        there.begin(stack).store("redis", capture_of(there.files(2)))
+    assert there.prune(LAST_ONE).to_mark == ()
+    there.store.now += 2 * DAY
+    assert len(there.prune(LAST_ONE).to_mark) == 2
+    there.backup({"config": 1})
+    there.store.now += 2 * DAY
+    assert len(there.prune(LAST_ONE).names) == 2
+    there.backup({"redis": 2})
+    there.look()
+
+
+def test_segments_before_every_kept_base_go_and_the_first_one_stays(there: Site) -> None:
+    for number in range(3):
+        there.backup({"spool": number, "logs": number}, joins=True)
+        for _ in range(10):
+            there.stream.add()
+        there.stream.roll(there.stream.number - 7, there.stream.number)
+        there.store.now += DAY
+    there.prune(LAST_ONE)
+    there.store.now += 2 * DAY
+    there.backup({"config": 1})
+    there.prune(LAST_ONE)
+    left = listing(there.made.vault, "primary", 1)
+    assert left.singles == {1, *range(20, 31)}
+    assert left.rollups == ((13, 20), (23, 30))
+    there.look()
+
+
+def test_an_epoch_that_waits_for_its_base_stays(there: Site) -> None:
+    there.backup({"spool": 1}, joins=True)
+    there.stream = Stream(there.made, epoch=2)
+    for _ in range(5):
+        there.stream.add()
+    there.store.now += 10 * DAY
+    there.prune(LAST_ONE)
+    there.store.now += 10 * DAY
+    there.backup({"config": 1})
+    there.prune(LAST_ONE)
+    assert len(listing(there.made.vault, "primary", 2).singles) == 5
+
+
+def test_used_up_marks_go_and_the_newest_stays(there: Site) -> None:
+    for number in range(8):
+        there.backup({"config": number})
+        there.prune(LAST_ONE)
+        there.store.now += 2 * DAY
+    there.prune(LAST_ONE)
+    there.prune(LAST_ONE)
+    assert len(marks_of(there.made.vault)) <= 3
+    assert len(list(there.made.vault.store.list("pruned/"))) == 1
+    newest = marks_of(there.made.vault)[-1]
+    there.made.vault.store.delete([name_of(number) for number in marks_of(there.made.vault)[:-1]])
+    assert there.backup({"config": 9}).marks == newest
+
+
+def test_a_listing_that_is_late_prunes_nothing(there: Site) -> None:
+    there.backup({"config": 1})
+    there.backup({"config": 2})
+
+    class Late:
+        def list(self, prefix: str) -> Iterator[str]:
+            return (name for name in there.store.list(prefix) if "00000002" not in name)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(there.store, name)
+
+    late = replace(there.made.vault, store=Late())
+    plan = plan_prune(late, LAST_ONE, datetime.now(UTC) + 10 * DAY)
+    with pytest.raises(errors.PruneUnsafe, match="late"):
+        apply_prune(late, plan, there.made.key, there.clock)
