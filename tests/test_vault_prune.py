@@ -20,6 +20,7 @@ from kumodr.source import Held, SourceFile
 from kumodr.vault.backup import Session, begin_backup
 from kumodr.vault.facts import Point, StreamJoin
 from kumodr.vault.fetch import fetch
+from kumodr.vault.inventory import inventory
 from kumodr.vault.keys import NodeKey, generate_identity
 from kumodr.vault.marks import marks_of, name_of
 from kumodr.vault.open import create_vault
@@ -482,6 +483,19 @@ def test_used_up_marks_go_and_the_newest_stays(there: Site) -> None:
     newest = marks_of(there.made.vault)[-1]
     there.made.vault.store.delete([name_of(number) for number in marks_of(there.made.vault)[:-1]])
     assert there.backup({"config": 9}).marks == newest
+
+
+def test_growth_is_what_the_last_week_added(there: Site) -> None:
+    assert inventory(there.made.vault).growth is None
+    for number in range(12):
+        there.backup({"config": number})
+        there.store.now += DAY
+    found = inventory(there.made.vault)
+    one = sum(
+        each.size for each in (*there.look().points[-1].sections[0].index, *there.look().points[-1].sections[0].objects)
+    )
+    assert found.growth is not None
+    assert 0.5 * one < found.growth < 1.5 * one
 
 
 def test_a_listing_that_is_late_prunes_nothing(there: Site) -> None:

@@ -9,11 +9,12 @@ from kumodr.cli.options import plan_if_any
 from kumodr.cli.terminal import Terminal, size_text
 from kumodr.clock import system_clock
 from kumodr.durable import write_file
-from kumodr.plan.model import Plan
+from kumodr.plan.model import Plan, RetentionPlan
 from kumodr.vault.inventory import inventory
 from kumodr.vault.keys import Identity, NodeKey, generate_identity, identity_text, is_beside
 from kumodr.vault.nodes import known_keys, register
 from kumodr.vault.open import create_vault, open_vault
+from kumodr.vault.prune import plan_prune
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return init(arguments, url, plan, terminal)
     if arguments.recipient or arguments.identity_out:
         raise errors.UsageWrong("--recipient and --identity-out belong to `kumodr vault init`")
-    return info(url, terminal) if arguments.what == "info" else keys(url, terminal)
+    return info(url, plan, terminal) if arguments.what == "info" else keys(url, terminal)
 
 
 def init(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: Terminal) -> int:
@@ -103,9 +104,12 @@ def shown(
     return document | {"identity_file": str(out)}, [*lines, f"wrote its identity to {out}", advice]
 
 
-def info(url: str, terminal: Terminal) -> int:
-    """Print sizes and counts."""
-    found = inventory(open_vault(url))
+def info(url: str, plan: Plan | None, terminal: Terminal) -> int:
+    """Print sizes and counts, how fast it grows, and what `kumodr prune` will free."""
+    vault = open_vault(url)
+    found = inventory(vault)
+    prune = plan_prune(vault, plan.retention if plan else RetentionPlan(), system_clock())
+    freed = prune.delete_size + prune.mark_size + sum(each.size for each in prune.waiting)
     document = {
         "vault": found.address,
         "id": found.id,
@@ -118,6 +122,9 @@ def info(url: str, terminal: Terminal) -> int:
         "unreferenced_objects": found.unreferenced,
         "stream_objects": found.segments,
         "stream_bytes": found.segment_bytes,
+        "growth_bytes_per_day": None if found.growth is None else round(found.growth),
+        "prune_frees_now_bytes": prune.delete_size,
+        "prune_frees_bytes": freed,
         "problems": list(found.problems),
     }
     lines = [
@@ -126,6 +133,8 @@ def info(url: str, terminal: Terminal) -> int:
         f"  objects    {found.objects}, {size_text(found.stored_bytes)} stored",
         *(f"    {name:<10} {size_text(size)} in the objects of all points" for name, size in found.components.items()),
         f"  stream     {found.segments} segments and roll-ups, {size_text(found.segment_bytes)} stored",
+        f"  growth     {'not known yet' if found.growth is None else size_text(found.growth) + ' a day'}",
+        f"  retention  frees {size_text(prune.delete_size)} now and {size_text(freed)} in the end (`kumodr prune`)",
         f"  unused     {found.unreferenced} objects that no point names (left by runs that were interrupted)",
         *(f"  PROBLEM    {problem}" for problem in found.problems),
     ]
