@@ -114,10 +114,17 @@ class BaseTaken:
 class Protected:
     """One spool, its writer, a vault that can fail, and the loop's stream, driven by hand."""
 
-    def __init__(self, folder: Path, kind: Kind = "rocksdb", *, backlog: int = 1 << 30) -> None:
+    def __init__(
+        self, folder: Path, kind: Kind = "rocksdb", *, backlog: int = 1 << 30, spool_of: "Protected | None" = None
+    ) -> None:
+        """Given a folder and the kind of spool; or another one, whose spool and its writer are used again."""
         self.made: Bench = bench(folder)
-        self.spool = folder / "spool"
-        self.server = RocksServer(self.spool) if kind == "rocksdb" else LocalServer(self.spool)
+        self.spool = spool_of.spool if spool_of else folder / "spool"
+        self._owns_server = spool_of is None
+        if spool_of is not None:
+            self.server = spool_of.server
+        else:
+            self.server = RocksServer(self.spool) if kind == "rocksdb" else LocalServer(self.spool)
         self.logs = folder / "logs"
         self.logs.mkdir()
         self.store = FaultyStore(self.made.vault.store)
@@ -133,7 +140,7 @@ class Protected:
             protect=ProtectPlan(every=0.01, heartbeat=1e9, backlog=backlog),
         )
         self.time = BEGUN
-        self.state: State = ({}, {})
+        self.state: State = spool_of.state if spool_of else ({}, {})
         self.states: dict[tuple[int, int], State] = {}
         self.bases: dict[str, BaseTaken] = {}
         self.said: list[str] = []
@@ -226,7 +233,8 @@ class Protected:
         self.store.open_gate.set()
         self.stream._shipper.stop()
         self.stream._close_source()
-        self.server.kill()
+        if self._owns_server:
+            self.server.kill()
 
     def recoverable(self) -> tuple[State, tuple[int, int]] | None:
         """What base and stream in the vault give, and (epoch, number) of its last segment; None without a base."""

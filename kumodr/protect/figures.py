@@ -44,7 +44,7 @@ class Figures:
     messages_at_risk: int = 0
     """Messages read but not acknowledged by the vault."""
     bytes_at_risk: int = 0
-    """Their bytes, and those of the write-ahead logs that were not read yet."""
+    """Their bytes, and those of the write-ahead logs that the last round left unread."""
     base: str | None = None
     base_taken: str | None = None
     backlog_bytes: int = 0

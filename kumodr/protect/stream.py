@@ -84,6 +84,7 @@ class Stream:
         self._tail: LogTail | None = None
         self._position: Progress | None = None
         self._taken = clock()
+        self._behind = 0
         self._shipped_at = 0.0
         self._joined = False
         self._due: tuple[str, str] | None = None
@@ -190,9 +191,9 @@ class Stream:
                 self._shipper.offer(rollup)
         elif self._joined and not self._shipper.waiting():
             self._board.update(recoverable_until=text_of_time(min(taken, self._clock())))
-        behind = source.behind()
-        if behind > _FARTHEST_BEHIND:
-            raise SourceLost(f"reading is {behind:,} bytes behind the mail server")
+        self._behind = source.behind()
+        if self._behind > _FARTHEST_BEHIND:
+            raise SourceLost(f"reading is {self._behind:,} bytes behind the mail server")
 
     def _offer(self, shipment: Shipment) -> None:
         """Offer a segment, and put what the vault does not take in time on disk, so that memory stays bounded."""
@@ -342,7 +343,7 @@ class Stream:
     def _close_source(self) -> None:
         if self._source is not None:
             self._source.close()
-        self._source = None
+        self._source, self._behind = None, 0
 
     def _postpone(self, error: errors.KumodrError) -> None:
         self._board.update(trouble=str(error))
@@ -375,7 +376,6 @@ class Stream:
 
     def _publish(self, seconds: float) -> None:
         waiting = self._shipper.waiting()
-        behind = self._source.behind() if self._source is not None else 0
         counts = [each.facts for each in waiting if not each.rollup]
         trouble = self._shipper.trouble
         if self._writer is None:
@@ -389,7 +389,7 @@ class Stream:
             time=text_of_time(self._clock()),
             backlog_bytes=self._backlog.size,
             messages_at_risk=sum(each["messages"] for each in counts),
-            bytes_at_risk=sum(each["bytes"] for each in counts) + behind,
+            bytes_at_risk=sum(each["bytes"] for each in counts) + self._behind,
             round_seconds=round(seconds, 4),
             trouble=str(trouble) if trouble else self._board.now.trouble if self._source is None else None,
         )

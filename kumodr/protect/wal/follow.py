@@ -151,6 +151,12 @@ class Follower:
 
     def _look(self) -> Sight:
         """Hold every log from the cursor on, and judge whether these are still the logs of the same writes."""
+        try:
+            return self._looked()
+        except OSError as error:
+            raise unreadable(self._directory, error) from error
+
+    def _looked(self) -> Sight:
         for _ in range(_LOOKS):
             sight = self._database.look()
             reason = why_another(self._identity, sight.identity)
