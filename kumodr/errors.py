@@ -142,6 +142,14 @@ class WrongKey(KumodrError):
     default_remedy = "use the identity that `kumodr vault init` printed for this vault"
 
 
+class RecipientsUnknown(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = (
+        "if this host was rebuilt, say anew whom it seals to with `kumodr vault keys rotate`; otherwise somebody else "
+        "wrote it"
+    )
+
+
 class KeyBesideVault(KumodrError):
     exit_code = UNSAFE
     default_remedy = "keep the identity in another place: who gets the vault would get the key with it"

@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from kumodr.protect.agent import Agent
 
     key = NodeKey.load_or_create(Path(plan.state), plan.site)
-    agent = Agent(plan_file, plan, vault, key, system_clock, terminal.note)
+    from kumodr.vault.recipients import sealed_to
+
+    agent = Agent(plan_file, plan, sealed_to(vault, key), key, system_clock, terminal.note)
     stop = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     figures = agent.board.now
-    terminal.result(asdict(figures), [f"stopped; {line(figures)}"])
+    terminal.result(asdict(figures), [line(figures)])
     return errors.DONE
 
 

@@ -15,11 +15,18 @@ from kumodr.vault.keys import Identity, NodeKey, generate_identity, identity_tex
 from kumodr.vault.nodes import known_keys, register
 from kumodr.vault.open import create_vault, open_vault
 from kumodr.vault.prune import plan_prune
+from kumodr.vault.recipients import numbers_of, rotate, sealed_to
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", choices=("init", "info", "keys"), help="make one; sizes and counts; who reads, who signs"
+    )
+    parser.add_argument(
+        "task",
+        nargs="?",
+        choices=("rotate",),
+        help="keys: seal what this node adds from now on to a new identity, or to the recipients given",
     )
     parser.add_argument(
         "--url", "--vault", dest="vault", metavar="URL", help="the vault's address (default: the plan's)"
@@ -29,12 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="age1…",
-        help="init: seal to this public key (may be repeated)",
+        help="init, keys rotate: seal to this public key (may be repeated: operator, escrow)",
     )
-    parser.add_argument("--identity-out", metavar="FILE", help="init: write the new identity here, not to the terminal")
+    parser.add_argument("--identity-out", metavar="FILE", help="init, keys rotate: write the new identity here")
     parser.epilog = (
         "example:\n  kumodr vault init --identity-out /media/usb/kumodr-identity.txt\n"
-        "  kumodr vault init --recipient age1…   the identity is made elsewhere, with age-keygen\n  kumodr vault info"
+        "  kumodr vault init --recipient age1…   the identity is made elsewhere, with age-keygen\n  kumodr vault info\n"
+        "  kumodr vault keys rotate --identity-out /media/usb/kumodr-identity-2.txt"
     )
 
 
@@ -43,23 +51,20 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     url = arguments.vault or (plan.vault.url if plan else None)
     if url is None:
         raise errors.UsageWrong("no vault is named", remedy="give --url URL, or a plan that names one")
+    if arguments.task and arguments.what != "keys":
+        raise errors.UsageWrong(f"there is no `kumodr vault {arguments.what} {arguments.task}`")
     if arguments.what == "init":
         return init(arguments, url, plan, terminal)
+    if arguments.task == "rotate":
+        return rotate_keys(arguments, url, plan, terminal)
     if arguments.recipient or arguments.identity_out:
-        raise errors.UsageWrong("--recipient and --identity-out belong to `kumodr vault init`")
-    return info(url, plan, terminal) if arguments.what == "info" else keys(url, terminal)
+        raise errors.UsageWrong("--recipient and --identity-out belong to `kumodr vault init` and `keys rotate`")
+    return info(url, plan, terminal) if arguments.what == "info" else keys(url, plan, terminal)
 
 
 def init(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: Terminal) -> int:
     """Make the vault, and an identity unless recipients are given; show the identity once."""
-    out = Path(arguments.identity_out).absolute() if arguments.identity_out else None
-    local = "://" not in url or url.startswith("file://")
-    if out is not None and local and is_beside(out, Path(url.removeprefix("file://"))):
-        raise errors.KeyBesideVault(f"the identity would lie at {out}, with the vault")
-    if out is not None and out.exists():
-        raise errors.UsageWrong(f"{out} exists", remedy="name a new file for the identity")
-    if out is not None and arguments.recipient:
-        raise errors.UsageWrong("with --recipient no identity is made", remedy="leave --identity-out away")
+    out = checked_out(arguments, url)
     identity = None if arguments.recipient else generate_identity()
     vault = create_vault(url, [identity.recipient] if identity else arguments.recipient, system_clock)
     nodes: dict[str, str] = {}
@@ -76,6 +81,48 @@ def init(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: T
     lines = [f"made a vault at {vault.store.address}"]
     if identity is not None:
         document, lines = shown(identity, vault.id, nodes, out, document, lines)
+    terminal.result(document, lines)
+    return errors.DONE
+
+
+def checked_out(arguments: argparse.Namespace, url: str) -> Path | None:
+    """Return where a new identity is to be written. Raise KeyBesideVault, UsageWrong."""
+    out = Path(arguments.identity_out).absolute() if arguments.identity_out else None
+    local = "://" not in url or url.startswith("file://")
+    if out is not None and local and is_beside(out, Path(url.removeprefix("file://"))):
+        raise errors.KeyBesideVault(f"the identity would lie at {out}, with the vault")
+    if out is not None and out.exists():
+        raise errors.UsageWrong(f"{out} exists", remedy="name a new file for the identity")
+    if out is not None and arguments.recipient:
+        raise errors.UsageWrong("with --recipient no identity is made", remedy="leave --identity-out away")
+    return out
+
+
+def rotate_keys(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: Terminal) -> int:
+    """Let this node seal to other recipients from now on; show the new identity once, unless recipients are given."""
+    if plan is None:
+        raise errors.UsageWrong("keys are changed on the host whose key signs it", remedy="run this where the plan is")
+    out = checked_out(arguments, url)
+    identity = None if arguments.recipient else generate_identity()
+    key = NodeKey.load_or_create(Path(plan.state), plan.site)
+    vault = open_vault(url)
+    register(vault, key)
+    vault = rotate(vault, key, [identity.recipient] if identity else arguments.recipient, system_clock)
+    document: dict[str, object] = {
+        "vault": vault.store.address,
+        "id": vault.id,
+        "node": key.node,
+        "generation": vault.generation,
+        "recipients": list(vault.recipients),
+    }
+    lines = [
+        f"{key.node} seals to these and no others from its next backup on:",
+        *(f"  {each}" for each in vault.recipients),
+        "What is there already still needs the identity from before: keep both, they may stand in one file.",
+        "Restart `kumodr protect` where it runs, and do the same on every other host that adds to this vault.",
+    ]
+    if identity is not None:
+        document, lines = shown(identity, vault.id, {key.node: key.public}, out, document, lines)
     terminal.result(document, lines)
     return errors.DONE
 
@@ -142,12 +189,20 @@ def info(url: str, plan: Plan | None, terminal: Terminal) -> int:
     return errors.IMPERFECT if found.problems else errors.DONE
 
 
-def keys(url: str, terminal: Terminal) -> int:
-    """Print who can read and who signs."""
+def keys(url: str, plan: Plan | None, terminal: Terminal) -> int:
+    """Print who can read what this node adds, or without a plan what the vault began with, and who signs."""
     vault = open_vault(url)
+    if plan is not None:
+        vault = sealed_to(vault, NodeKey.load_or_create(Path(plan.state), plan.site))
     nodes = {node: sorted(keys) for node, keys in sorted(known_keys(vault).items())}
-    lines = ["everything is sealed to:", *(f"  {each}" for each in vault.recipients), "points are signed by:"]
+    lines = [
+        f"what {plan.site if plan else 'a node'} adds is sealed to:",
+        *(f"  {each}" for each in vault.recipients),
+        "points are signed by:",
+    ]
     lines += [f"  {node} {key}" for node, each in nodes.items() for key in each] or ["  no node yet"]
+    changed = {node: numbers[-1] for node in nodes if (numbers := numbers_of(vault, node))}
+    lines += [f"{node} changed whom it seals to: {count} times" for node, count in changed.items()]
     lines.append("to vouch for a node, an identity file has the line `# kumodr node NAME KEY`")
     terminal.result({"recipients": list(vault.recipients), "nodes": nodes}, lines)
     return errors.DONE

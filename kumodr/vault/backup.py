@@ -21,6 +21,7 @@ from kumodr.vault.keys import NodeKey
 from kumodr.vault.marks import honouring, marks_of
 from kumodr.vault.nodes import register
 from kumodr.vault.open import Vault
+from kumodr.vault.recipients import sealed_to
 from kumodr.vault.state import Remembered, State, load, locked, save
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Session:
     """One backup run on a vault. Use through `begin_backup`."""
 
     def __init__(self, vault: Vault, key: NodeKey, directory: Path, clock: Clock, progress: Progress) -> None:
-        self._vault = vault
+        self._vault = vault = sealed_to(vault, key)
         self._key = key
         self._directory = directory
         self._clock = clock
@@ -78,6 +79,8 @@ class Session:
             register(vault, key)  # before an object of it is there: prune waits for every node that it knows
         self._marks = marks_of(vault)
         self._state: State = honouring(load(directory, vault.id), vault, self._marks)
+        if self._state.generation != vault.generation:
+            self._state = State(marks=self._state.marks, generation=vault.generation)
         self._check_marks()
         self._uploads: Uploads | None = None
         self._sections: list[Section] = []
@@ -176,4 +179,5 @@ class Session:
         wanted |= {name for names in self._files.values() for name in names}
         files = {key: names for key, names in self._state.files.items() if set(names) <= wanted} | self._files
         objects = {name: piece for name, piece in self._state.objects.items() if reused or name in wanted}
-        save(self._directory, self._vault.id, State(point.id, sections, objects, files, self._state.marks))
+        state = replace(self._state, point=point.id, sections=sections, objects=objects, files=files)
+        save(self._directory, self._vault.id, state)

@@ -91,7 +91,7 @@ def honouring(state: State, vault: Vault, marks: Sequence[int]) -> State:
     since = range(state.marks + 1, newest + 1)
     found = read_marks(vault, set(since) & set(marks))
     if newest < state.marks or len(found) < len(since):
-        return State(marks=newest)
+        return State(marks=newest, generation=state.generation)
     marked = frozenset[str]().union(*found.values())
     sections = {
         name: each
@@ -104,4 +104,5 @@ def honouring(state: State, vault: Vault, marks: Sequence[int]) -> State:
         objects={name: piece for name, piece in state.objects.items() if name not in marked},
         files={key: names for key, names in state.files.items() if marked.isdisjoint(names)},
         marks=newest,
+        generation=state.generation,
     )

@@ -16,11 +16,15 @@ _LARGEST_MARKER = 1 << 20
 
 @dataclass(frozen=True)
 class Vault:
-    """An open vault: its store, its id, and the recipients (`age1…`) that everything in it is sealed to."""
+    """An open vault: its store, its id, and the recipients (`age1…`) that new objects are sealed to.
+
+    `generation` counts the changes of the recipients: 0 are those of the marker (`vault/recipients.py`).
+    """
 
     store: Store
     id: str
     recipients: tuple[str, ...]
+    generation: int = 0
 
     def public_keys(self) -> list[Any]:
         """Return the recipients as keys."""

@@ -42,6 +42,7 @@ class State:
     """What is known of one vault. `objects` by name; `files` by path and identity, the pieces of a large file.
 
     `marks` is the newest mark that it honours: it names no object that was on it or on an earlier one.
+    `generation` is that of the recipients that all of it is sealed to.
     """
 
     point: str | None = None
@@ -49,6 +50,7 @@ class State:
     objects: dict[str, Piece] = field(default_factory=dict[str, Piece])
     files: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     marks: int = 0
+    generation: int = 0
 
 
 @contextmanager
@@ -82,6 +84,7 @@ def load(directory: Path, vault_id: str) -> State:
             objects=objects,
             files={key: tuple(names) for key, names in document["files"].items()},
             marks=int(document.get("marks", 0)),
+            generation=int(document.get("generation", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         state = State()
@@ -112,6 +115,7 @@ def save(directory: Path, vault_id: str, state: State) -> None:
         "objects": {name: _values(piece) for name, piece in state.objects.items()},
         "files": state.files,
         "marks": state.marks,
+        "generation": state.generation,
     }
     write_file(directory / f"{vault_id}.json", json.dumps(document, separators=(",", ":")).encode())
     (directory / f"{vault_id}.journal").unlink(missing_ok=True)

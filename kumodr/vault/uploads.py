@@ -94,6 +94,8 @@ class Uploads:
         import blake3
 
         name = ""
+        if self._vault.generation:
+            digest += f"\1{self._vault.generation}".encode()
         for salt in (b"", *(f"\0{number}".encode() for number in self._marks)):
             text = blake3.blake3(digest + salt, key=self._naming_key).hexdigest(length=20)
             name = f"objects/{text[:2]}/{text}"
