@@ -38,6 +38,8 @@ class Collector:
             return CounterMetricFamily(f"kumodr_{name}", text, value=value)
 
         yield gauge("protected", "1 while the vault takes what the spool accepts, else 0", figures.state == "protected")
+        last = time_of_text(figures.time).timestamp()
+        yield gauge("last_round_timestamp_seconds", "when the last round of the loop ended", last)
         if figures.recoverable_until:
             age = (now - time_of_text(figures.recoverable_until)).total_seconds()
             yield gauge("recovery_point_age_seconds", "age of the newest state that the vault can give back", age)
@@ -48,7 +50,8 @@ class Collector:
         if figures.base_taken:
             taken = time_of_text(figures.base_taken).timestamp()
             yield gauge("last_base_timestamp_seconds", "when the newest base was taken", taken)
-        yield counter("accepted_messages", "bodies that the mail server stored, as acknowledged by the vault", figures.accepted_messages)  # fmt: skip # noqa: E501
+        stored_bodies = "bodies that the mail server stored, as far as the vault acknowledged them"
+        yield counter("accepted_messages", stored_bodies, figures.accepted_messages)
         yield counter("accepted_bytes", "bytes of these bodies", figures.accepted_bytes)
         yield counter("uploaded_bytes", "sealed bytes that the vault took, points and stream", figures.uploaded_bytes)
         yield counter("segments", "segments that the vault acknowledged", figures.segments)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kumodr.plan.model import Objectives
+from kumodr.recover.choose import STREAMED
 from kumodr.vault.facts import Point
 
 OBJECTIVE_OF_COMPONENT = {
@@ -45,17 +46,24 @@ def protections(
     objectives: Objectives,
     now: datetime,
     verification: Mapping[str, Mapping[str, object] | None],
+    streamed_until: datetime | None = None,
 ) -> tuple[Protection, ...]:
-    """Given the points and the newest verification by point id, return each component's protection at `now`."""
+    """Given the points and the newest verification by point id, return each component's protection at `now`.
+
+    What a stream carries (`STREAMED`) is as new as the stream is, where that is newer than the point.
+    """
     found: list[Protection] = []
     for component in components:
         holding = [point for point in points if point.section(component)]
         newest = max(holding, key=lambda point: point.taken, default=None)
+        until = newest.taken if newest else None
+        if until is not None and streamed_until is not None and component in STREAMED:
+            until = max(until, streamed_until)
         found.append(
             Protection(
                 component=component,
                 point=newest,
-                age=(now - newest.taken).total_seconds() if newest else None,
+                age=(now - until).total_seconds() if until else None,
                 objective=getattr(objectives, OBJECTIVE_OF_COMPONENT[component]),
                 verified=verification.get(newest.id) if newest else None,
             )
