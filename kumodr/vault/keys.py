@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,8 @@ def identity_text(identity: Identity, vault_id: str, nodes: Mapping[str, str]) -
 def load_identities(path: str | None, environment: Mapping[str, str]) -> Identities:
     """Given a file's path (None: KUMODR_IDENTITY_FILE, or KUMODR_IDENTITY itself), return what it holds.
 
-    Raise KeyMissing where there is none, WrongKey where the file holds no identity.
+    A file that a passphrase protects, as `age -p` makes it, is opened. Raise KeyMissing where there is none, WrongKey
+    where the file holds no identity or the passphrase is wrong.
     """
     path = path or environment.get("KUMODR_IDENTITY_FILE")
     if path is None:
@@ -67,7 +69,37 @@ def load_identities(path: str | None, environment: Mapping[str, str]) -> Identit
             data = file.read(_LARGEST_IDENTITY_FILE)
     except OSError as error:
         raise errors.KeyMissing(f"the identity file {path} cannot be read: {error.strerror}") from error
+    from kumodr.vault.passphrase import is_protected, opened
+
+    if is_protected(data):
+        try:
+            data = opened(data, passphrase_of(path, environment))
+        except ValueError as error:
+            raise errors.WrongKey(
+                f"the identity file {path} cannot be opened: {error}", remedy="give the passphrase that protects it"
+            ) from None
     return parse_identities(data.decode("utf-8", "replace"), path)
+
+
+def passphrase_of(path: str, environment: Mapping[str, str]) -> str:
+    """Given the identity file, return its passphrase: the first line of the file KUMODR_IDENTITY_PASSPHRASE_FILE, else
+    what is typed at the terminal.
+
+    Raise KeyMissing where there is neither.
+    """
+    where = environment.get("KUMODR_IDENTITY_PASSPHRASE_FILE")
+    remedy = "name a file that holds it with KUMODR_IDENTITY_PASSPHRASE_FILE, or run this at a terminal"
+    if where is not None:
+        try:
+            with open(where, encoding="utf-8") as file:
+                return file.readline(_LARGEST_IDENTITY_FILE).rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.KeyMissing(f"the passphrase file {where} cannot be read: {error}", remedy=remedy) from error
+    if not sys.stdin.isatty():
+        raise errors.KeyMissing(f"the identity file {path} needs a passphrase", remedy=remedy)
+    import getpass
+
+    return getpass.getpass(f"passphrase of {path}: ")
 
 
 def parse_identities(text: str, where: str) -> Identities:
