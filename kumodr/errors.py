@@ -241,3 +241,51 @@ class LabMissing(KumodrError):
 
 class LabFailed(KumodrError):
     default_remedy = "look at the process logs in the lab's run directory"
+
+
+# --- runtimes ----------------------------------------------------------------------------------
+
+
+class DockerAbsent(KumodrError):
+    exit_code = USAGE
+    default_remedy = "install Docker and its compose plugin (or docker-compose), or run kumodr where they are"
+
+
+class DockerStopped(KumodrError):
+    default_remedy = "start it (`systemctl start docker`), or correct DOCKER_HOST"
+
+
+class DockerForbidden(KumodrError):
+    exit_code = USAGE
+    default_remedy = "run as root or as a member of the group docker"
+
+
+class ComposeInvalid(KumodrError):
+    exit_code = USAGE
+    default_remedy = "correct it; `docker compose config` shows what is wrong"
+
+
+class ServiceMissing(KumodrError):
+    exit_code = USAGE
+    default_remedy = "name a service of this site"
+
+
+class ServiceFailed(KumodrError):
+    default_remedy = "read the service's log"
+
+
+class ServiceRestarts(KumodrError):
+    default_remedy = "read its log, correct the cause, then start it again"
+
+
+class ScaleImpossible(KumodrError):
+    exit_code = USAGE
+    default_remedy = "give 0 or 1"
+
+
+class PortTaken(KumodrError):
+    default_remedy = "stop what listens there, or publish another port"
+
+
+class RuntimeSlow(KumodrError):
+    default_remedy = "see whether the machine or its container engine hangs, then try again"

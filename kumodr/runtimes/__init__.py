@@ -1,0 +1,1 @@
+"""How the programs of a site are started, stopped and looked into, wherever they run."""

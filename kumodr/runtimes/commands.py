@@ -1,0 +1,78 @@
+"""Commands with a time limit and a bounded answer, never through a shell."""
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from kumodr import errors
+
+OUTPUT_LIMIT = 16 << 20
+"""More bytes of an answer are not read."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended and what it printed, each at most OUTPUT_LIMIT bytes."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+
+class Runner(Protocol):
+    """Runs a command. Raise ToolMissing where the program is not there, RuntimeSlow after `limit` seconds."""
+
+    def __call__(
+        self,
+        command: Sequence[str],
+        *,
+        limit: float,
+        stdin: bytes = b"",
+        directory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Answer: ...
+
+
+def run(
+    command: Sequence[str],
+    *,
+    limit: float,
+    stdin: bytes = b"",
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Answer:
+    """Given a command, run it to its end. Raise ToolMissing, RuntimeSlow; then it and its children are ended."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
+        given.write(stdin)
+        given.seek(0)
+        try:
+            child = subprocess.Popen(
+                list(command),
+                stdin=given,
+                stdout=out,
+                stderr=err,
+                cwd=directory,
+                env=dict(environment) if environment is not None else None,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise errors.ToolMissing(f"{command[0]} cannot be run: {error.strerror}") from error
+        try:
+            code = child.wait(limit)
+        except BaseException as error:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise errors.RuntimeSlow(f"{' '.join(command[:2])} did not end within {limit:g} s") from error
+        return Answer(code, _read(out), _read(err))
+
+
+def _read(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(OUTPUT_LIMIT)

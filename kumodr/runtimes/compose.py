@@ -1,0 +1,249 @@
+"""The services of a compose project, by `docker compose` or docker-compose 1.29, whichever is there.
+
+The compose tool reads the project and makes containers; everything else is asked of `docker` by the labels that both
+generations put on containers. So kumodr never has to agree with the tool on a container's name.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from kumodr import errors
+from kumodr.runtimes import host
+from kumodr.runtimes.commands import Answer, Runner, run
+from kumodr.runtimes.docker_errors import named
+from kumodr.runtimes.protocol import State, Stopped, Usage
+
+_QUICK = 60.0
+_SLOW = 600.0
+_SETTLE = 1.0
+_KILLED = 137
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A compose project: its folder (with `.env`), its files (none: as the tool finds them)."""
+
+    directory: Path
+    files: tuple[Path, ...] = ()
+    profiles: tuple[str, ...] = ()
+    name: str | None = None
+
+
+class ComposeRuntime:
+    """The services of a compose project."""
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        say: Callable[[str], None],
+        runner: Runner = run,
+        now: Callable[[], float] = monotonic,
+        pause: Callable[[float], None] = sleep,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._project, self._say, self._run, self._now, self._pause = project, say, runner, now, pause
+        self._environment = dict(os.environ if environment is None else environment)
+        self._found: tuple[list[str], str] | None = None
+
+    def config(self) -> bytes:
+        """Return the whole project as the compose tool understands it, in YAML. It may hold secrets."""
+        answer = self._tool(["config"], limit=_QUICK)
+        return answer.out
+
+    def services(self) -> tuple[str, ...]:
+        return tuple(self._tool(["config", "--services"], limit=_QUICK).out.decode().split())
+
+    def start(self, service: str) -> None:
+        self._known(service)
+        answer = self._tool(["up", "-d", "--no-deps", "--no-recreate", service], limit=_SLOW, judge=False)
+        if answer.code:
+            raise named((answer.out + answer.err).decode(errors="replace"), service)
+        began = self._now()
+        while self._now() - began < _SETTLE:
+            self._must_stay_up(service)
+            self._pause(0.1)
+
+    def stop(self, service: str, *, patience: float) -> Stopped:
+        began = self._now()
+        running = [each for each in self._containers(service) if self._up(each)]
+        if not running:
+            return Stopped("not running", 0.0)
+        self._say(f"waiting up to {patience:g} s for {service} to finish what it does and end by itself")
+        limit = patience + _QUICK
+        self._docker(["stop", f"--time={max(1, round(patience))}", *_ids(running)], service, limit=limit)
+        after = self._inspect(_ids(running), service)
+        killed = any(each["State"]["ExitCode"] == _KILLED for each in after)
+        return Stopped("killed" if killed else "by itself", self._now() - began)
+
+    def kill(self, service: str) -> None:
+        running = [each for each in self._containers(service) if self._up(each)]
+        if running:
+            # `docker kill` alone would have a restart policy bring it back; `stop` without patience does not.
+            self._docker(["stop", "--time=0", *_ids(running)], service, limit=_QUICK)
+
+    def state(self, service: str) -> State:
+        containers = self._containers(service)
+        if not containers:
+            return State(False, "not created")
+        first = next((each for each in containers if self._up(each)), containers[0])
+        facts, up = first["State"], self._up(first)
+        code = None if up else int(facts["ExitCode"])
+        return State(up, str(facts["Status"]), facts["Pid"] or None, code, int(first["RestartCount"]))
+
+    def exec(self, service: str, command: Sequence[str], *, stdin: bytes = b"", limit: float = 60) -> Answer:
+        container = self._running(service)["Id"]
+        return self._call(["docker", "exec", "-i", container, *command], limit=limit, stdin=stdin)
+
+    def copy_in(self, service: str, source: Path, target: str) -> None:
+        self._docker(["cp", str(source.absolute()), f"{self._running(service)['Id']}:{target}"], service, limit=_SLOW)
+
+    def copy_out(self, service: str, source: str, target: Path) -> None:
+        host.must_be_new(target)
+        self._docker(["cp", f"{self._running(service)['Id']}:{source}", str(target.absolute())], service, limit=_SLOW)
+
+    def environment(self, service: str) -> Mapping[str, str]:
+        words: list[str] = self._running(service)["Config"]["Env"] or []
+        return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+    def logs(self, service: str, *, lines: int = 100) -> str:
+        texts: list[str] = []
+        for each in self._containers(service):
+            answer = self._docker(["logs", f"--tail={lines}", each["Id"]], service, limit=_QUICK)
+            texts.append((answer.out + answer.err).decode(errors="replace"))
+        return "\n".join(texts)
+
+    def scale(self, service: str, count: int) -> None:
+        self._known(service)
+        words = ["up", "-d", "--no-deps", "--no-recreate", "--scale", f"{service}={count}", service]
+        answer = self._tool(words, limit=_SLOW, judge=False)
+        if answer.code:
+            raise named((answer.out + answer.err).decode(errors="replace"), service)
+
+    def usage(self, service: str) -> Usage:
+        container = self._running(service)["Id"]
+        answer = self._docker(["stats", "--no-stream", "--format={{json .}}", container], service, limit=_QUICK)
+        facts = json.loads(answer.out)
+        found = re.match(r"([0-9.]+)([KMGT]?i?B)", facts["MemUsage"])
+        if found is None:
+            raise errors.ServiceFailed(f"Docker gives no memory use of {service}")
+        return Usage(int(float(found[1]) * _UNITS[found[2]]), int(facts["PIDs"]))
+
+    def digest(self, service: str) -> str:
+        return str(self._running(service)["Image"])
+
+    def _must_stay_up(self, service: str) -> None:
+        containers = self._containers(service)
+        if any(each["State"]["Restarting"] or each["RestartCount"] for each in containers):
+            raise errors.ServiceRestarts(f"{service} ends and is restarted in a loop")
+        if not any(self._up(each) for each in containers):
+            code = containers[0]["State"]["ExitCode"] if containers else "unknown"
+            raise errors.ServiceFailed(f"{service} ended as soon as it was started, with exit code {code}")
+
+    def _running(self, service: str) -> dict[str, Any]:
+        for each in self._containers(service):
+            if self._up(each):
+                return each
+        raise errors.ServiceFailed(f"{service} does not run", remedy="start it")
+
+    def _containers(self, service: str) -> list[dict[str, Any]]:
+        _, project = self._tool_and_name()
+        labels = {"project": project, "service": service, "oneoff": "False"}
+        filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+        ids = self._docker(["ps", "-aq", "--no-trunc", *filters], service, limit=_QUICK).out.decode().split()
+        if not ids:
+            self._known(service)
+            return []
+        return self._inspect(ids, service)
+
+    def _inspect(self, ids: Sequence[str], service: str) -> list[dict[str, Any]]:
+        return json.loads(self._docker(["inspect", *ids], service, limit=_QUICK).out)
+
+    def _up(self, container: dict[str, Any]) -> bool:
+        return bool(container["State"]["Running"]) and not container["State"]["Restarting"]
+
+    def _known(self, service: str) -> None:
+        if service not in self.services():
+            raise errors.ServiceMissing(f"the compose project in {self._project.directory} has no service {service!r}")
+
+    def _docker(self, words: Sequence[str], service: str, *, limit: float) -> Answer:
+        answer = self._call(["docker", *words], limit=limit)
+        if answer.code:
+            raise named(answer.err.decode(errors="replace"), service)
+        return answer
+
+    def _tool(self, words: Sequence[str], *, limit: float, judge: bool = True) -> Answer:
+        """Run the compose tool. What `config` refuses is the file's fault unless Docker itself is in the way."""
+        tool, name = self._tool_and_name()
+        project, options = self._project, list[str]()
+        for file in project.files:
+            options += ["-f", str(file)]
+        for profile in project.profiles:
+            options += ["--profile", profile]
+        answer = self._call([*tool, "-p", name, *options, *words], limit=limit)
+        if judge and answer.code:
+            text = answer.err.decode(errors="replace").strip()
+            reason = " ".join(text.split())[:300] or "no reason given"
+            raise errors.ComposeInvalid(f"the compose project in {project.directory} cannot be read: {reason}")
+        return answer
+
+    def _tool_and_name(self) -> tuple[list[str], str]:
+        if self._found is None:
+            self._found = self._compose(), self._name()
+        return self._found
+
+    def _compose(self) -> list[str]:
+        try:
+            answer = self._call(["docker", "compose", "version", "--short"], limit=_QUICK)
+            if answer.code == 0:
+                return ["docker", "compose"]
+            answer = self._call(["docker-compose", "version", "--short"], limit=_QUICK)
+        except errors.ToolMissing as error:
+            raise errors.DockerAbsent(error.what) from error
+        if answer.code:
+            raise errors.DockerAbsent("neither `docker compose` nor docker-compose works here")
+        return ["docker-compose"]
+
+    def _name(self) -> str:
+        """The project's name as both generations choose it: given, environment, `.env`, `name:`, the folder."""
+        project = self._project
+        given = project.name or self._environment.get("COMPOSE_PROJECT_NAME")
+        name = given or _in_dotenv(project.directory / ".env") or _in_file(project) or project.directory.resolve().name
+        return re.sub(r"[^-_a-z0-9]", "", name.lower())
+
+    def _call(self, command: Sequence[str], *, limit: float, stdin: bytes = b"") -> Answer:
+        directory = self._project.directory
+        return self._run(command, limit=limit, stdin=stdin, directory=directory, environment=self._environment)
+
+
+def _ids(containers: Sequence[dict[str, Any]]) -> list[str]:
+    return [str(each["Id"]) for each in containers]
+
+
+def _in_dotenv(file: Path) -> str | None:
+    found = re.findall(r"^\s*COMPOSE_PROJECT_NAME\s*=\s*[\"']?([^\s\"'#]+)", _text(file), re.MULTILINE)
+    return found[-1] if found else None
+
+
+def _in_file(project: Project) -> str | None:
+    usual = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+    for file in project.files or [Path(each) for each in usual]:
+        found = re.search(r"^name:\s*[\"']?([-\w]+)", _text(project.directory / file), re.MULTILINE)
+        if found:
+            return found[1]
+    return None
+
+
+def _text(file: Path) -> str:
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            return opened.read(1 << 20)
+    except OSError:
+        return ""

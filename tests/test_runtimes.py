@@ -1,0 +1,242 @@
+"""Every runtime does the same things: one suite over a lab site's processes and a compose project's containers."""
+
+import os
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from kumodr import errors
+from kumodr.lab.options import Options
+from kumodr.lab.site import create
+from kumodr.runtimes.commands import Answer, run
+from kumodr.runtimes.compose import ComposeRuntime, Project
+from kumodr.runtimes.process import ProcessRuntime
+from kumodr.runtimes.protocol import Runtime
+from tests.compose_site import COMPOSE, docker_reason, make_image
+from tests.servers import free_port
+
+NO_DOCKER = docker_reason()
+needs_docker = pytest.mark.skipif(NO_DOCKER is not None and "CI" not in os.environ, reason=str(NO_DOCKER))
+
+
+@dataclass
+class Case:
+    """A runtime with a service that ends when asked, and one that can be made deaf."""
+
+    runtime: Runtime
+    folder: str
+    service: str
+    stubborn: str
+    deafen: Callable[[], None]
+    word: str
+    scalable: bool
+    said: list[str] = field(default_factory=list[str])
+
+
+@pytest.fixture(params=["process", pytest.param("compose", marks=needs_docker)])
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.getfixturevalue(f"{request.param}_case")
+
+
+@pytest.fixture
+def process_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    monkeypatch.setenv("KUMO_WORD", "spoken")
+    site = create(tmp_path / "lab", Options(prometheus=False))
+    said: list[str] = []
+    runtime = ProcessRuntime(site, say=said.append)
+
+    def deafen() -> None:
+        pid = runtime.state("redis").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+
+    yield Case(runtime, str(tmp_path), "kumod", "redis", deafen, "initialization complete", scalable=False, said=said)
+    site.kill()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> None:
+    make_image(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, image: None) -> Iterator[Project]:
+    name = f"kumodrtest{uuid.uuid4().hex[:8]}"
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+    (tmp_path / ".env").write_text(f"COMPOSE_PROJECT_NAME={name}\nWORD=spoken\nPORT={free_port()}\n")
+    yield Project(tmp_path)
+    label = f"label=com.docker.compose.project={name}"
+    for words, remove in (
+        (["ps", "-aq"], ["rm", "-fv"]),
+        (["network", "ls", "-q"], ["network", "rm"]),
+        (["volume", "ls", "-q"], ["volume", "rm"]),
+    ):
+        found = subprocess.run(["docker", *words, "--filter", label], capture_output=True, text=True).stdout.split()
+        if found:
+            subprocess.run(["docker", *remove, *found], capture_output=True, check=True)
+
+
+@pytest.fixture
+def compose_case(project: Project) -> Case:
+    said: list[str] = []
+    runtime = ComposeRuntime(project, say=said.append)
+    return Case(runtime, "/tmp", "web", "stubborn", lambda: None, "begun spoken", scalable=True, said=said)
+
+
+def test_a_service_is_started_looked_into_and_ends_by_itself(case: Case, tmp_path: Path) -> None:
+    runtime, service = case.runtime, case.service
+    assert service in runtime.services()
+    assert not runtime.state(service).running
+    runtime.start(service)
+    first = runtime.state(service)
+    assert first.running and first.pid
+    runtime.start(service)
+    assert runtime.state(service).pid == first.pid
+    assert runtime.environment(service)["KUMO_WORD"] == "spoken"
+    assert case.word in runtime.logs(service)
+    assert len(runtime.logs(service, lines=1).splitlines()) == 1
+    assert runtime.digest(service).startswith("sha256:")
+    use = runtime.usage(service)
+    assert use.memory > 0 and use.tasks >= 1
+    stopped = runtime.stop(service, patience=20)
+    assert stopped.how == "by itself" and stopped.seconds < 20
+    assert "waiting up to 20 s" in case.said[-1]
+    assert not runtime.state(service).running
+    assert runtime.stop(service, patience=20).how == "not running"
+
+
+def test_commands_and_files_go_in_and_out_unchanged(case: Case, tmp_path: Path) -> None:
+    runtime, service = case.runtime, case.service
+    runtime.start(service)
+    secret = bytes(range(256)) * 300
+    assert runtime.exec(service, ["cat"], stdin=secret) == Answer(0, secret, b"")
+    words = ["sh", "-c", 'echo "$1" $KUMO_WORD; exit 7', "sh", "$(id); `id`"]
+    assert runtime.exec(service, words) == Answer(7, b"$(id); `id` spoken\n", b"")
+    (tmp_path / "given").write_bytes(secret)
+    runtime.copy_in(service, tmp_path / "given", f"{case.folder}/inside")
+    assert runtime.exec(service, ["cat", f"{case.folder}/inside"]).out == secret
+    runtime.copy_out(service, f"{case.folder}/inside", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == secret
+    with pytest.raises(errors.TargetNotEmpty):
+        runtime.copy_out(service, f"{case.folder}/inside", tmp_path / "back")
+    with pytest.raises(errors.KumodrError):
+        runtime.copy_out(service, f"{case.folder}/absent", tmp_path / "absent")
+    with pytest.raises(errors.RuntimeSlow):
+        runtime.exec(service, ["sleep", "30"], limit=0.5)
+
+
+def test_a_service_that_does_not_listen_is_killed_after_the_patience_and_said_so(case: Case) -> None:
+    case.runtime.start(case.stubborn)
+    case.deafen()
+    stopped = case.runtime.stop(case.stubborn, patience=1)
+    assert stopped.how == "killed" and stopped.seconds >= 1
+    assert not case.runtime.state(case.stubborn).running
+
+
+def test_killing_ends_at_once_and_twice_is_once(case: Case) -> None:
+    case.runtime.start(case.stubborn)
+    case.runtime.kill(case.stubborn)
+    assert not case.runtime.state(case.stubborn).running
+    case.runtime.kill(case.stubborn)
+
+
+def test_scale(case: Case) -> None:
+    case.runtime.scale(case.service, 1)
+    assert case.runtime.state(case.service).running
+    if case.scalable:
+        case.runtime.scale(case.service, 2)
+        assert case.runtime.logs(case.service).count(case.word) == 2
+    else:
+        with pytest.raises(errors.ScaleImpossible):
+            case.runtime.scale(case.service, 2)
+    case.runtime.scale(case.service, 0)
+    assert not case.runtime.state(case.service).running
+
+
+def test_what_is_not_there_or_does_not_run_is_named(case: Case, tmp_path: Path) -> None:
+    for call in (case.runtime.start, case.runtime.kill, case.runtime.state):
+        with pytest.raises(errors.ServiceMissing, match="'absent'"):
+            call("absent")
+    for ask in (case.runtime.environment, case.runtime.usage, case.runtime.digest):
+        with pytest.raises(errors.ServiceFailed, match="does not run; start it"):
+            ask(case.service)
+
+
+@needs_docker
+def test_a_loop_an_early_end_and_a_taken_port_are_named(project: Project) -> None:
+    runtime = ComposeRuntime(project, say=print)
+    with pytest.raises(errors.ServiceRestarts, match="looping ends and is restarted"):
+        runtime.start("looping")
+    with pytest.raises(errors.ServiceFailed, match="exit code 4"):
+        runtime.start("ending")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        env = dict(os.environ, PORT=str(taken.getsockname()[1]))
+        with pytest.raises(errors.PortTaken, match="publishes is taken"):
+            ComposeRuntime(project, say=print, environment=env).start("publishing")
+
+
+@needs_docker
+def test_profiles_override_files_and_an_invalid_file(project: Project) -> None:
+    extra = ComposeRuntime(replace(project, profiles=("extra",)), say=print)
+    assert "hidden" in extra.services()
+    extra.start("hidden")
+    assert extra.state("hidden").running
+    more = project.directory / "more.yml"
+    more.write_text('version: "3.9"\nservices: {web: {environment: {KUMO_WORD: changed}}}\n')
+    both = replace(project, files=(Path("docker-compose.yml"), more))
+    runtime = ComposeRuntime(both, say=print)
+    assert b"changed" in runtime.config()
+    runtime.start("web")
+    assert runtime.environment("web")["KUMO_WORD"] == "changed"
+    more.write_text("services: {web: {no_such_key: 1}}\n")
+    with pytest.raises(errors.ComposeInvalid, match="no_such_key"):
+        ComposeRuntime(both, say=print).services()
+
+
+@needs_docker
+def test_a_daemon_that_does_not_answer_is_named(project: Project) -> None:
+    env = dict(os.environ, DOCKER_HOST=f"unix://{project.directory}/absent.sock")
+    with pytest.raises(errors.DockerStopped, match="does not answer; start it"):
+        ComposeRuntime(project, say=print, environment=env).state("web")
+
+
+def test_docker_absent(tmp_path: Path) -> None:
+    def absent(command: list[str], **_: object) -> Answer:
+        raise errors.ToolMissing(f"{command[0]} cannot be run: No such file or directory")
+
+    with pytest.raises(errors.DockerAbsent, match="install Docker"):
+        ComposeRuntime(Project(tmp_path), say=print, runner=absent).services()  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Got permission denied while trying to connect to the Docker daemon socket", errors.DockerForbidden),
+        ("PermissionError: [Errno 13] Permission denied", errors.DockerForbidden),
+        ("write /spool/x: no space left on device", errors.DiskFull),
+        ("something else", errors.ServiceFailed),
+    ],
+)
+def test_what_docker_says(tmp_path: Path, text: str, kind: type[errors.KumodrError]) -> None:
+    def refusing(command: list[str], **_: object) -> Answer:
+        return Answer(1 if "ps" in command else 0, b"web", text.encode())
+
+    with pytest.raises(kind):
+        ComposeRuntime(Project(tmp_path), say=print, runner=refusing).state("web")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+    with pytest.raises(errors.RuntimeSlow):
+        run(["sh", "-c", "sleep 60 & echo $! > child; wait"], limit=0.5, directory=tmp_path)
+    child = int((tmp_path / "child").read_text())
+    status = Path(f"/proc/{child}/status")
+    assert not status.exists() or "zombie" in status.read_text()
