@@ -8,8 +8,8 @@ from kumodr.vault.store import Entry, Piece, Store
 
 
 class FaultyStore:
-    """A store in front of another. `faults` are used up by puts, one each: "before" fails without storing, "after" stores
-    and fails all the same, "cut" the same by another error; None lets one through. `broken` refuses every call.
+    """A store in front of another. `faults` are used up by puts, one each: "before" fails without storing, "after"
+    stores and fails all the same, "cut" the same by another error; None lets one through. `broken` refuses every call.
     """
 
     def __init__(self, store: Store) -> None:
