@@ -167,7 +167,7 @@ class Protected:
             state.pop(number.to_bytes(16, "big"), None)
 
     def round(self, *, wait: float = 5.0) -> None:
-        """One round of the loop; the vault has what was offered, unless it fails."""
+        """One round of the loop; the vault has what was offered, unless it fails, or `wait` is 0."""
         self.stream.round()
         self.remember()
         if wait:
@@ -209,6 +209,7 @@ class Protected:
         components = [Observed(self.plan, self.clock), LogsComponent(self.plan, self.clock)]
         with begin_backup(self.made.vault, self.made.key, self.made.state, self.clock, quiet) as session:
             base = take_base(session, components, join)
+        meanwhile("committed")
         section = base.point.section("spool")
         assert section is not None
         taken = base.point.taken.isoformat()
