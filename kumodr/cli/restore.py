@@ -156,6 +156,6 @@ def report(recovered: Recovered, target: Path, terminal: Terminal, seconds: floa
     if any(each.chosen.section.component == "spool" for each in restored):
         lines += [
             "Starting KumoMTA on this spool sends every message in it at once. Before that:",
-            f"  kumodr spool vet --spool {target / 'spool'}",
+            f"  kumodr spool reconcile --spool {target / 'spool'}",
         ]
     terminal.result(document, lines)

@@ -115,7 +115,7 @@ def promoted(arguments: argparse.Namespace, target: Path, terminal: Terminal) ->
     lines += [f"  PROBLEM: more could not be applied: {behind}"] if behind else []
     lines += [
         "Starting KumoMTA on this spool sends every message in it at once. Before that:",
-        f"  kumodr spool vet --spool {target / 'spool'}",
+        f"  kumodr spool reconcile --spool {target / 'spool'}",
     ]
     terminal.result(document, lines)
     return errors.IMPERFECT if behind or any(notes.values()) else errors.DONE
