@@ -1,9 +1,12 @@
-"""Every runtime does the same things: one suite over a lab site's processes and a compose project's containers."""
+"""Every runtime does the same things: processes of a lab site, containers of a compose project, units of systemd."""
 
+import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,8 +21,9 @@ from kumodr.runtimes.commands import Answer, run
 from kumodr.runtimes.compose import ComposeRuntime, Project
 from kumodr.runtimes.process import ProcessRuntime
 from kumodr.runtimes.protocol import Runtime
-from tests.compose_site import COMPOSE, docker_reason, make_image
-from tests.servers import free_port
+from kumodr.runtimes.systemd import SystemdRuntime
+from tests.compose_site import COMPOSE, STUBBORN, WEB, docker_reason, make_image
+from tests.servers import free_port, wait_for
 
 NO_DOCKER = docker_reason()
 needs_docker = pytest.mark.skipif(NO_DOCKER is not None and "CI" not in os.environ, reason=str(NO_DOCKER))
@@ -39,7 +43,7 @@ class Case:
     said: list[str] = field(default_factory=list[str])
 
 
-@pytest.fixture(params=["process", pytest.param("compose", marks=needs_docker)])
+@pytest.fixture(params=["process", "systemd", pytest.param("compose", marks=needs_docker)])
 def case(request: pytest.FixtureRequest) -> Case:
     return request.getfixturevalue(f"{request.param}_case")
 
@@ -58,6 +62,41 @@ def process_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
     yield Case(runtime, str(tmp_path), "kumod", "redis", deafen, "initialization complete", scalable=False, said=said)
     site.kill()
+
+
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of units, with a systemctl and a journalctl on the path that know them; see fake_systemctl.py."""
+    folder, programs = tmp_path / "units", tmp_path / "programs"
+    folder.mkdir()
+    programs.mkdir()
+    for name in ("systemctl", "journalctl"):
+        words = [sys.executable, str(Path(__file__).with_name("fake_systemctl.py")), str(folder), name]
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    yield folder
+    for file in folder.glob("*.json"):
+        pid = json.loads(file.read_text()).get("pid", 0)
+        if pid and Path(f"/proc/{pid}").exists():
+            os.killpg(pid, signal.SIGKILL)
+
+
+def add_unit(folder: Path, name: str, script: str, **more: object) -> None:
+    """Given a folder of units, add one that runs a shell script."""
+    unit = {"command": ["/bin/sh", "-c", script], "environment": {"KUMO_WORD": "spoken"}, **more}
+    (folder / f"{name}.json").write_text(json.dumps(unit))
+
+
+@pytest.fixture
+def systemd_case(units: Path) -> Case:
+    add_unit(units, "kumomta.service", WEB)
+    add_unit(units, "deaf.service", STUBBORN)
+    said: list[str] = []
+    runtime = SystemdRuntime(["kumomta.service", "deaf.service"], say=said.append)
+    folder = str(units.parent)
+    word = "begun spoken"
+    return Case(runtime, folder, "kumomta.service", "deaf.service", lambda: None, word, scalable=False, said=said)
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +273,46 @@ def test_what_docker_says(tmp_path: Path, text: str, kind: type[errors.KumodrErr
         ComposeRuntime(Project(tmp_path), say=print, runner=refusing).state("web")  # pyright: ignore[reportArgumentType]
 
 
+def test_a_unit_that_loops_and_one_that_ends_are_named(units: Path) -> None:
+    add_unit(units, "looping.service", "exit 3", restart=True)
+    add_unit(units, "ending.service", "exit 4")
+    runtime = SystemdRuntime(["looping.service", "ending.service", "gone.service"], say=print)
+    with pytest.raises(errors.ServiceRestarts, match="ends and is restarted in a loop; read its log"):
+        runtime.start("looping.service")
+    with pytest.raises(errors.ServiceFailed, match="exit code 4"):
+        runtime.start("ending.service")
+    with pytest.raises(errors.ServiceMissing, match="systemd has no unit"):
+        runtime.start("gone.service")
+
+
+def test_a_unit_with_less_patience_than_asked_for_is_said(units: Path) -> None:
+    add_unit(units, "kumomta.service", WEB, timeout="1min 30s")
+    said: list[str] = []
+    runtime = SystemdRuntime(["kumomta.service"], say=said.append)
+    runtime.start("kumomta.service")
+    assert runtime.stop("kumomta.service", patience=1200).how == "by itself"
+    assert said[-1].startswith("systemd kills kumomta.service after 90 s")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("System has not been booted with systemd as init system", "does not run on this machine"),
+        ("Failed to stop x: Access denied", "does not let this user show x.service; run as root"),
+        ("Something else", "systemctl show x.service failed: Something else"),
+    ],
+)
+def test_what_systemctl_says(text: str, said: str) -> None:
+    def refusing(command: list[str], **_: object) -> Answer:
+        return Answer(1, b"", text.encode())
+
+    with pytest.raises(errors.ServiceFailed, match=said):
+        SystemdRuntime(["x.service"], say=print, runner=refusing).state("x.service")  # pyright: ignore[reportArgumentType]
+
+
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     with pytest.raises(errors.RuntimeSlow):
         run(["sh", "-c", "sleep 60 & echo $! > child; wait"], limit=0.5, directory=tmp_path)
     child = int((tmp_path / "child").read_text())
     status = Path(f"/proc/{child}/status")
-    assert not status.exists() or "zombie" in status.read_text()
+    wait_for("the child's end", lambda: not status.exists() or "zombie" in status.read_text())
