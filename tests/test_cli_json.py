@@ -138,6 +138,7 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr spool lost", "spool", "lost", *spool)
     lab.run("kumodr lab status", "lab", "status", ".")
     lab.run("kumodr lab break", "lab", "break", "kill", ".")
+    lab.run("kumodr vault copy", "vault", "copy", f"{back}-copy")
     lab.run("kumodr vault keys rotate", "vault", "keys", "rotate")
     lab.run("kumodr lab down", "lab", "down", ".")
     fields_of = promised()

@@ -20,13 +20,14 @@ from kumodr.vault.recipients import numbers_of, rotate, sealed_to
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", choices=("init", "info", "keys"), help="make one; sizes and counts; who reads, who signs"
+        "what", choices=("init", "info", "keys", "copy"), help="make one; sizes and counts; who reads; a second copy"
     )
     parser.add_argument(
         "task",
         nargs="?",
-        choices=("rotate",),
-        help="keys: seal what this node adds from now on to a new identity, or to the recipients given",
+        metavar="rotate|TO",
+        help="keys rotate: seal what this node adds from now on to a new identity, or to the recipients given; "
+        "copy TO: the address of the copy",
     )
     parser.add_argument(
         "--url", "--vault", dest="vault", metavar="URL", help="the vault's address (default: the plan's)"
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "example:\n  kumodr vault init --identity-out /media/usb/kumodr-identity.txt\n"
         "  kumodr vault init --recipient age1…   the identity is made elsewhere, with age-keygen\n  kumodr vault info\n"
+        "  kumodr vault copy s3://second/mail\n"
         "  kumodr vault keys rotate --identity-out /media/usb/kumodr-identity-2.txt"
     )
 
@@ -51,8 +53,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     url = arguments.vault or (plan.vault.url if plan else None)
     if url is None:
         raise errors.UsageWrong("no vault is named", remedy="give --url URL, or a plan that names one")
-    if arguments.task and arguments.what != "keys":
-        raise errors.UsageWrong(f"there is no `kumodr vault {arguments.what} {arguments.task}`")
+    if arguments.what == "copy" and arguments.task and not arguments.recipient and not arguments.identity_out:
+        return copy(url, arguments.task, terminal)
+    if arguments.what == "copy" or (arguments.task and (arguments.what, arguments.task) != ("keys", "rotate")):
+        raise errors.UsageWrong(
+            f"`kumodr vault {arguments.what} {arguments.task or ''}` means nothing".replace(" `", "`")
+        )
     if arguments.what == "init":
         return init(arguments, url, plan, terminal)
     if arguments.task == "rotate":
@@ -187,6 +193,28 @@ def info(url: str, plan: Plan | None, terminal: Terminal) -> int:
     ]
     terminal.result(document, lines)
     return errors.IMPERFECT if found.problems else errors.DONE
+
+
+def copy(url: str, to: str, terminal: Terminal) -> int:
+    """Bring the vault at `to` up to date with this one."""
+    from kumodr.vault.copy import copy_vault, open_copy
+
+    vault = open_vault(url)
+    target = open_copy(vault, to)
+    done = copy_vault(vault, target, terminal.progress)
+    document = {
+        "vault": vault.store.address,
+        "copy": target.address,
+        "objects": done.objects,
+        "bytes": done.size,
+        "points": list(done.points),
+        "problems": list(done.problems),
+    }
+    lines = [
+        f"copied {done.objects} objects, {size_text(done.size)}, to {target.address}; {len(done.points)} points new"
+    ]
+    terminal.result(document, lines + [f"  PROBLEM    {problem}" for problem in done.problems])
+    return errors.IMPERFECT if done.problems else errors.DONE
 
 
 def keys(url: str, plan: Plan | None, terminal: Terminal) -> int:

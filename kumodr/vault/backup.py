@@ -79,7 +79,8 @@ class Session:
             register(vault, key)  # before an object of it is there: prune waits for every node that it knows
         self._marks = marks_of(vault)
         self._state: State = honouring(load(directory, vault.id), vault, self._marks)
-        if self._state.generation != vault.generation:
+        elsewhere = self._state.address not in ("", vault.store.address)
+        if self._state.generation != vault.generation or elsewhere:
             self._state = State(marks=self._state.marks, generation=vault.generation)
         self._check_marks()
         self._uploads: Uploads | None = None
@@ -179,5 +180,6 @@ class Session:
         wanted |= {name for names in self._files.values() for name in names}
         files = {key: names for key, names in self._state.files.items() if set(names) <= wanted} | self._files
         objects = {name: piece for name, piece in self._state.objects.items() if reused or name in wanted}
-        state = replace(self._state, point=point.id, sections=sections, objects=objects, files=files)
+        state = replace(self._state, address=self._vault.store.address)
+        state = replace(state, point=point.id, sections=sections, objects=objects, files=files)
         save(self._directory, self._vault.id, state)

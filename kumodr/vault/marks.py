@@ -105,4 +105,5 @@ def honouring(state: State, vault: Vault, marks: Sequence[int]) -> State:
         files={key: names for key, names in state.files.items() if marked.isdisjoint(names)},
         marks=newest,
         generation=state.generation,
+        address=state.address,
     )

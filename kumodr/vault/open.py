@@ -54,7 +54,11 @@ def create_vault(url: str, recipients: Sequence[str], clock: Clock) -> Vault:
 
 def open_vault(url: str) -> Vault:
     """Given an address, return the vault there. Raise VaultMissing or VaultFormatUnknown."""
-    store = open_store(url, marker=MARKER)
+    return opened_at(open_store(url, marker=MARKER))
+
+
+def opened_at(store: Store) -> Vault:
+    """Given a store, return the vault in it. Raise VaultMissing or VaultFormatUnknown."""
     try:
         text = store.get(MARKER, _LARGEST_MARKER)
     except errors.ObjectMissing:

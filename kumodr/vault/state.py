@@ -42,7 +42,8 @@ class State:
     """What is known of one vault. `objects` by name; `files` by path and identity, the pieces of a large file.
 
     `marks` is the newest mark that it honours: it names no object that was on it or on an earlier one.
-    `generation` is that of the recipients that all of it is sealed to.
+    `generation` is that of the recipients that all of it is sealed to, `address` where the vault was: a copy of it has
+    the same id, and may not have everything yet.
     """
 
     point: str | None = None
@@ -51,6 +52,7 @@ class State:
     files: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     marks: int = 0
     generation: int = 0
+    address: str = ""
 
 
 @contextmanager
@@ -85,6 +87,7 @@ def load(directory: Path, vault_id: str) -> State:
             files={key: tuple(names) for key, names in document["files"].items()},
             marks=int(document.get("marks", 0)),
             generation=int(document.get("generation", 0)),
+            address=str(document.get("address", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         state = State()
@@ -116,6 +119,7 @@ def save(directory: Path, vault_id: str, state: State) -> None:
         "files": state.files,
         "marks": state.marks,
         "generation": state.generation,
+        "address": state.address,
     }
     write_file(directory / f"{vault_id}.json", json.dumps(document, separators=(",", ":")).encode())
     (directory / f"{vault_id}.journal").unlink(missing_ok=True)
