@@ -53,5 +53,10 @@ def test_lost_protection_and_trouble_come_with_their_reason() -> None:
     assert behind.problems == ("behind: the vault is gone",)
 
 
+def test_what_a_wrong_clock_says_is_not_believed() -> None:
+    assert stands(None, until(-7200)).age is None
+    assert stands(None, until(-2)).age == 0
+
+
 def test_nothing_at_all_is_no_age() -> None:
     assert stands(None, None).age is None

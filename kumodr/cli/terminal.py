@@ -103,7 +103,9 @@ def size_text(size: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Given seconds, return them as a person reads them: `4 min`, `2 h 10 min`."""
+    """Given seconds, return them as a person reads them: `4 min`, `2 h 10 min`, `2 h ahead` where a clock is wrong."""
+    if seconds <= -1:
+        return f"{age_text(-seconds)} ahead"
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -12,6 +12,9 @@ from kumodr.vault.facts import Point
 _SILENT = 10.0
 """Seconds without a round after which the loop counts as not running, or five rounds if that is more."""
 
+_SKEW = timedelta(minutes=1)
+"""A time farther in the future comes from a clock that was wrong, and says nothing of what can be recovered."""
+
 _STALE = {"deep": timedelta(days=8), "restore": timedelta(days=35)}
 """The users' plan verifies every week and restores every month."""
 
@@ -56,7 +59,7 @@ def standing(
     running = figures is not None and why_not_running(figures, every, now) is None
     if running and figures is not None and figures.recoverable_until is not None:
         times.append(min(time_of_text(figures.recoverable_until), now))
-    until = max(times, default=None)
+    until = max((min(each, now) for each in times if each - now < _SKEW), default=None)
     recent = () if figures is None else tuple(
         each for each in figures.rebases if now - time_of_text(each.time) < timedelta(days=1)
     )  # fmt: skip
