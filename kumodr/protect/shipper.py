@@ -125,9 +125,10 @@ class Shipper:
             self.ended = None
 
     def wait_until_empty(self, seconds: float) -> bool:
-        """Wait until everything is acknowledged, at most so long; return whether it is."""
+        """Wait until everything is acknowledged, or nothing more will be, at most so long; return whether all is."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, seconds)
+            self._changed.wait_for(lambda: not self._waiting or self.ended or self.broken, seconds)
+            return not self._waiting
 
     def stop(self) -> None:
         """End the thread; a call to the vault that hangs is left behind."""
@@ -140,7 +141,9 @@ class Shipper:
         try:
             self._ship_all()
         except Exception as error:  # noqa: BLE001 — whatever it is, the loop must hear of it
-            self.broken = error
+            with self._changed:
+                self.broken = error
+                self._changed.notify_all()
 
     def _ship_all(self) -> None:
         pause = _FIRST_PAUSE
@@ -194,6 +197,7 @@ class Shipper:
         with self._changed:
             if self._waiting and self._waiting[0].name == shipment.name:
                 self.ended = (cause, reason)
+                self._changed.notify_all()
 
     def _finish(self, shipment: Shipment, *, acknowledged: bool) -> None:
         with self._changed:
