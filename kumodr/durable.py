@@ -28,6 +28,12 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     sync_directory(path.parent)
 
 
+def remove_unfinished(path: Path) -> None:
+    """Given a path, remove what a process that was killed while it wrote there left beside it. Raise OSError."""
+    for each in path.parent.glob(f".{path.name}.*"):
+        each.unlink(missing_ok=True)
+
+
 def sync_directory(path: Path) -> None:
     """Given a directory, make the names in it durable. Raise OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

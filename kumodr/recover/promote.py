@@ -14,9 +14,9 @@ from typing import Any
 from kumodr import errors
 from kumodr.clock import Clock, text_of_time
 from kumodr.components.protocol import Verdict
-from kumodr.durable import sync_directory, write_file
+from kumodr.durable import remove_unfinished, sync_directory, write_file
+from kumodr.ledger.evidence import DESCRIPTION, FINISHED_IDS, finished_keys
 from kumodr.ledger.evidence import FOLDER as EVIDENCE
-from kumodr.ledger.evidence import finished_keys
 from kumodr.recover import standbyfile
 from kumodr.recover.evidence import FinishedIds, write_evidence
 from kumodr.recover.halves import open_half_of_copy
@@ -59,6 +59,9 @@ def promote(target: Path, vetters: Mapping[str, Vetter], clock: Clock) -> tuple[
     if bad:
         raise errors.ComponentDamaged(f"promoted to {target}, but not good: {'; '.join(bad)}")
     with written_to(target):
+        remove_unfinished(target / MARKER)
+        for name in (DESCRIPTION, FINISHED_IDS):
+            remove_unfinished(target / EVIDENCE / name)
         spool_until, logs_until = until(standing)
         write_evidence(target, standing.base, spool_until, logs_until, stream_document(standing))
         mark(target, standing, verdicts, clock)
