@@ -7,7 +7,7 @@ core. Tested both ways against pyrage and the `age` program.
 import hmac
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -80,8 +80,16 @@ def encrypt(payload: bytes | memoryview, recipients: Sequence[X25519PublicKey]) 
     return pieces
 
 
-def decrypt(sealed: bytes, secrets: Sequence[X25519PrivateKey]) -> bytearray:
-    """Given a whole age file, return its payload. Raise NotForThisKey or Damaged."""
+Room = Callable[[int], memoryview]
+"""Given a size, return writable memory of exactly that size."""
+
+
+def _fresh(size: int) -> memoryview:
+    return memoryview(bytearray(size))
+
+
+def decrypt(sealed: bytes, secrets: Sequence[X25519PrivateKey], room_of: Room = _fresh) -> memoryview:
+    """Given a whole age file, return its payload, in memory from `room_of`. Raise NotForThisKey or Damaged."""
     view = memoryview(sealed)
     file_key, at = _open_header(sealed, secrets)
     nonce, at = sealed[at : at + 16], at + 16
@@ -94,8 +102,7 @@ def decrypt(sealed: bytes, secrets: Sequence[X25519PrivateKey]) -> bytearray:
         raise Damaged("it was cut or changed")
     if last and left == TAG:
         raise Damaged("its last chunk is empty")
-    payload = bytearray(len(view) - at - (last + 1) * TAG)
-    room = memoryview(payload)
+    room = room_of(len(view) - at - (last + 1) * TAG)
     try:
         for number in range(last + 1):
             chunk = view[at + number * _SEALED_CHUNK : at + (number + 1) * _SEALED_CHUNK]
@@ -103,7 +110,7 @@ def decrypt(sealed: bytes, secrets: Sequence[X25519PrivateKey]) -> bytearray:
             cipher.decrypt_into(_nonce(number, number == last), chunk, None, room[place : place + len(chunk) - TAG])
     except (InvalidTag, ValueError):
         raise Damaged("it was cut or changed") from None
-    return payload
+    return room
 
 
 def _nonce(number: int, last: bool) -> bytes:

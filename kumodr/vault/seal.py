@@ -77,14 +77,16 @@ def unseal(sealed: bytes, secrets: Sequence[Any], size: int | None, name: str) -
 
     Raise WrongKey, or ObjectDamaged naming the object.
     """
-    pieces = unseal_pieces(sealed, secrets, size, name)
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(unseal_pieces(sealed, secrets, size, name))
 
 
 def unseal_pieces(sealed: bytes, secrets: Sequence[Any], size: int | None, name: str) -> list[memoryview]:
-    """As `unseal`, but return the plain bytes in pieces, which for content that lies in raw blocks are not copied."""
+    """As `unseal`, but return the plain bytes in pieces, without copying content that lies in raw blocks.
+
+    They are good until the same thread opens the next object: it uses the same memory.
+    """
     try:
-        compressed = age.decrypt(sealed, secrets)
+        compressed = age.decrypt(sealed, secrets, _room)
     except age.NotForThisKey:
         raise errors.WrongKey(f"object {name} is not sealed to this identity") from None
     except age.Damaged as damage:
@@ -105,11 +107,21 @@ def unseal_pieces(sealed: bytes, secrets: Sequence[Any], size: int | None, name:
         raise errors.ObjectDamaged(f"object {name} is damaged: it does not decompress") from None
 
 
-def raw_blocks(frame: bytes | bytearray, size: int) -> list[memoryview] | None:
+def _room(size: int) -> memoryview:
+    """Return memory of the thread's own: making and clearing it anew takes a tenth of the time of opening an object."""
+    if size > LARGEST_SEALED:
+        return memoryview(bytearray(size))
+    held = getattr(_of_thread, "room", None)
+    if held is None or len(held) < size:
+        held = _of_thread.room = bytearray(size)
+    return memoryview(held)[:size]
+
+
+def raw_blocks(frame: bytes | memoryview, size: int) -> list[memoryview] | None:
     """Given a zstd frame of that content size, return its blocks where it is what `stored_frame` makes, else None."""
     view = memoryview(frame)
     at = len(_MAGIC) + len(_SINGLE_SEGMENT) + 8
-    if frame[:at] != _MAGIC + _SINGLE_SEGMENT + size.to_bytes(8, "little"):
+    if bytes(view[:at]) != _MAGIC + _SINGLE_SEGMENT + size.to_bytes(8, "little"):
         return None
     blocks: list[memoryview] = []
     while at + 3 <= len(view):
