@@ -201,9 +201,11 @@ def test_a_vault_whose_disk_is_full_read_only_or_not_mounted(small_disk: Path, t
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         subprocess.run(["mount", "--move", small_disk, elsewhere], check=True)
-        refused("is gone")
-        assert list(small_disk.iterdir()) == [], "what is left of a mount that went is not the vault"
-        subprocess.run(["mount", "--move", elsewhere, small_disk], check=True)
+        try:
+            refused("is gone")
+            assert list(small_disk.iterdir()) == [], "what is left of a mount that went is not the vault"
+        finally:
+            subprocess.run(["mount", "--move", elsewhere, small_disk], check=True)
         is_well(protected)
         assert protected.board.now.rebase_counts == {"first": 1}
 
