@@ -28,6 +28,7 @@ from kumodr.vault.memory import freed_memory_kept
 from kumodr.vault.open import Vault
 from kumodr.vault.seal import LARGEST_SEALED, checksum_of, unseal_pieces
 from kumodr.vault.tarstream import Entry
+from kumodr.writeback import begin_writing
 
 _WORKERS = 4
 _WAITING = 6
@@ -289,6 +290,8 @@ class _Large:
     def write(self, data: Sequence[memoryview], at: int) -> None:
         size = sum(map(len, data))
         _write(self._descriptor, data, at)
+        if self._sync:
+            begin_writing(self._descriptor, at, size)
         with self._lock:
             self._left -= size
             whole = self._left == 0
