@@ -71,6 +71,29 @@ def goals(found: Sequence[Summary]) -> list[str]:
     return columns(("goal", "wanted", "measured", "reached"), rows) if rows else []
 
 
+def restore_parts(found: Sequence[Summary]) -> list[str]:
+    """Given the summaries, return what the time of kumodr's restore goes into, and how each part stands to restic."""
+    by = {each.tool: each for each in found if each.phase == "restore"}
+    whole, bare, other = by.get("kumodr"), by.get("kumodr, not vetted"), by.get("restic")
+    if whole is None or bare is None:
+        return []
+    parts = [
+        ("fetch, open, check, write, sync", bare.seconds, bare.processor),
+        ("open the databases, read everything", whole.seconds - bare.seconds, whole.processor - bare.processor),
+        ("the whole restore", whole.seconds, whole.processor),
+    ]
+    rows = [
+        [
+            name,
+            f"{seconds:.2f} s",
+            f"{processor:.2f} s",
+            f"{other.seconds / seconds:.2f} ×" if other and seconds else "",
+        ]
+        for name, seconds, processor in parts
+    ]
+    return columns(("kumodr's restore", "time", "processor", "restic's restore ÷ it"), rows)
+
+
 def _yes(reached: bool) -> str:
     return "yes" if reached else "no"
 
@@ -110,6 +133,8 @@ def spool_section(
         lines += [*reached, ""]
     for phase in PHASES:
         lines += [*phase_table(phase, found, made.size), ""]
+    if parts := restore_parts(found):
+        lines += [*parts, ""]
     lines += [f"**{name} failed** in {text}" for name, text in failures.items()] + [""] * bool(failures)
     lines += [f"- {tool.name}: {tool.manner}" for tool in tools]
     return "\n".join([*lines, _HOW])

@@ -62,6 +62,7 @@ def test_kumodr_is_measured_and_compared_with_its_goals(tmp_path: Path) -> None:
     assert measured == {(*each, number) for each in expected for number in (1, 2)}
     assert "≤ 0.20 s" in page.read_text()
     assert "< 300 MiB" in page.read_text()
+    assert "| open the databases, read everything |" in page.read_text()
 
 
 def test_a_tool_that_fails_is_named_and_the_others_are_measured(tmp_path: Path) -> None:
