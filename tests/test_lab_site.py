@@ -247,3 +247,54 @@ def test_a_load_against_nobody_ends_by_itself(tmp_path: Path) -> None:
     report = asyncio.run(run_load(load))
     assert report.acknowledged == 0
     assert time.monotonic() - begun < 10
+
+
+def test_faults_of_tables(lab_options: Options, tmp_path: Path) -> None:
+    site = create(tmp_path / "lab", replace(lab_options, write_buffer_size=64 << 10))
+    try:
+        site.start()
+        site.sink_rules(mode="defer")
+        loaded(site, count=400, size=3000)
+        wait_for(
+            "tables of both halves",
+            lambda: all(list((site.root / "spool" / half).glob("*.sst")) for half in ("meta", "data")),
+        )
+        site.kill(["kumod"])
+        for name in ("corrupt-sst", "truncate-sst", "drop-sst"):
+            before = {path: path.read_bytes() for path in (site.root / "spool").glob("*/*.sst")}
+            said = faults.break_site(site, name, 3)
+            now = {path: path.read_bytes() for path in (site.root / "spool").glob("*/*.sst")}
+            (changed,) = (path for path, data in before.items() if now.get(path) != data)
+            assert str(changed) in said
+            changed.write_bytes(before[changed])
+    finally:
+        site.kill()
+
+
+def test_a_fault_of_plain_files(lab_options: Options, tmp_path: Path) -> None:
+    site = create(tmp_path / "lab", replace(lab_options, kind="LocalDisk"))
+    try:
+        with pytest.raises(errors.LabFailed, match="no LocalDisk message"):
+            faults.break_site(site, "unparsable-meta", 1)
+        site.start()
+        site.sink_rules(mode="defer")
+        loaded(site, count=20)
+        site.kill(["kumod"])
+        path = Path(faults.break_site(site, "unparsable-meta", 1).removeprefix("overwrote "))
+        assert path.read_bytes() == b"{not json"
+    finally:
+        site.kill()
+
+
+def test_a_disk_is_filled(lab_options: Options, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        site = create(disk / "lab", lab_options)
+        assert "filled the disk" in faults.break_site(site, "fill-disk", 1)
+        with pytest.raises(OSError):
+            (disk / "more").write_bytes(bytes(1 << 16))
+    finally:
+        subprocess.run(["umount", disk], check=True)
