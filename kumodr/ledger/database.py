@@ -107,6 +107,11 @@ def open_database(readable: Iterable[Path], *, memory: str = MEMORY, threads: in
             connection.execute("SET enable_progress_bar = false")
             connection.execute("SET lock_configuration = true")
             yield Database(connection, directory)
+        except RuntimeError as error:
+            # DuckDB looks for signals while it works, and turns the interrupt of a handler into this.
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from None
         finally:
             connection.close()
     finally:

@@ -39,6 +39,7 @@ SHARES = 2
 _STRIPES = 8
 _LEAST_MEMORY = 3 << 30
 _RECORDS_AT_ONCE = 4096
+_TRIES = 100
 
 
 class Reader(Protocol):
@@ -55,6 +56,7 @@ def main() -> int:
     """Answer the request on standard input. Return 0 where an answer was given, whatever it says."""
     request = json.loads(_first_line(sys.stdin.fileno()))
     scratch = Path(request["scratch"])
+    scratch.mkdir(mode=0o700)
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     _bound_memory(request["halves"])
     gc.disable()  # nothing here makes cycles, and looking for them takes time for each message
@@ -87,7 +89,10 @@ def _say(document: Mapping[str, Any]) -> None:
 def _end_with_parent(scratch: Path) -> None:
     while os.read(sys.stdin.fileno(), 1 << 16):
         pass
-    shutil.rmtree(scratch, ignore_errors=True)
+    for _ in range(_TRIES):  # the other thread may be adding to it at this moment
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not scratch.exists():
+            break
     os._exit(1)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,8 @@ class Examination:
     """A running examination. `answers` or `wait` once, then `close`; closing early ends it."""
 
     def __init__(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix="kumodr-view-"))
+        # The child makes it: a parent that is killed before the child knows the name must not leave a directory behind.
+        self._scratch = Path(tempfile.gettempdir(), f"kumodr-view-{secrets.token_hex(8)}")
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "kumodr.spool.examine"],

@@ -1,0 +1,22 @@
+"""DuckDB as the ledger opens it: an interrupt is an interrupt, whatever DuckDB makes of it."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from kumodr.ledger.database import open_database
+
+
+def test_a_query_that_is_interrupted_ends_as_an_interrupt() -> None:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), open_database([]) as database:
+        timer.start()
+        database.value("SELECT count(*) FROM range(100000000) a, range(1000) b WHERE a.range % 7 = b.range % 5")
+    timer.join()
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="something else"), open_database([]):
+        raise RuntimeError("something else")
