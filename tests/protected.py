@@ -15,6 +15,7 @@ from kumodr.components.spool import SpoolComponent
 from kumodr.plan.model import Components, LogsPlan, Plan, ProtectPlan, SpoolPlan, VaultPlan
 from kumodr.protect.base import Base, take_base
 from kumodr.protect.figures import Board, Figures
+from kumodr.protect.listed import Listed, taken_in
 from kumodr.protect.progress import BaseFacts
 from kumodr.protect.stream import Stream
 from kumodr.spool.localdisk import path_of
@@ -191,8 +192,11 @@ class Protected:
         whole: list[int] = []
         held: list[State] = []
 
+        listed = Listed() if isinstance(self.server, LocalServer) else None
+
         def join() -> StreamJoin:
             meanwhile("stored")
+            self.stream.expect(taken_in(listed.write(self.made.state)) if listed else ())
             number = self.stream.number_of_next_round(epoch)
             if number is None:
                 raise EpochOver
@@ -208,7 +212,7 @@ class Protected:
 
         components = [Observed(self.plan, self.clock), LogsComponent(self.plan, self.clock)]
         with begin_backup(self.made.vault, self.made.key, self.made.state, self.clock, quiet) as session:
-            base = take_base(session, components, join)
+            base = take_base(session, components, join, listed.of if listed else lambda capture: capture)
         meanwhile("committed")
         section = base.point.section("spool")
         assert section is not None

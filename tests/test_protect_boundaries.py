@@ -6,6 +6,7 @@ restore could end, base and stream give exactly what the spool held when that nu
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class Boundary:
         self.between = between
         self.seed = seed
         self.happened = 0
+        self.comes_and_goes: tuple[str, str] | None = None
 
     def prepare(self) -> None:
         """Messages that are there, and everything up to now in the vault."""
@@ -99,6 +101,10 @@ class Boundary:
         """Take a base; `until` names the moment after which kumodr is killed, "after" where it is not."""
 
         def meanwhile(now: str) -> None:
+            if self.comes_and_goes is not None and now == self.comes_and_goes[0]:
+                self.protected.accept(23, self.seed + 400)
+            if self.comes_and_goes is not None and now == self.comes_and_goes[1]:
+                self.protected.finish_message(23)
             if now == moment:
                 self.happens(read=read)
             if now == until:
@@ -114,7 +120,8 @@ class Boundary:
             self.protected.crash()
             self.protected.store.broken = None
         else:
-            meanwhile("after") if until != "after" else self.happens(read=read) if moment == "after" else None
+            until = ""
+            meanwhile("after")
         finally:
             self.between.now = lambda: None
         assert self.happened == 1
@@ -175,12 +182,29 @@ def test_every_boundary_is_replayed(protected: Protected, tmp_path: Path, monkey
         for read in (True, False):
             boundary = Boundary(protected, between, 10_000 * (2 * number + read))
             boundary.prepare()
-            protected.time += stream.timedelta(days=1)
+            protected.time += timedelta(days=1)
             boundary.base(moment, read=read)
             boundary.go_on()
             assert boundary.replayed(tmp_path / "back") >= 3
     assert brought_back(protected.made, tmp_path / "back").problems == ()
     assert content(tmp_path / "back" / "spool") == protected.copied()
+
+
+def test_what_comes_at_one_moment_of_a_base_and_leaves_at_another(
+    protected: Protected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No round in between saw it, but the base may hold it."""
+    between = Between(monkeypatch)
+    protected.round()
+    for first, comes in enumerate(MOMENTS):
+        for last, goes in enumerate(MOMENTS[first:]):
+            boundary = Boundary(protected, between, 10_000 * (10 * first + last))
+            boundary.prepare()
+            protected.time += timedelta(days=1)
+            boundary.comes_and_goes = (comes, goes)
+            boundary.base("after", read=False)
+            boundary.go_on()
+            assert boundary.replayed(tmp_path / "back") >= 3
 
 
 @pytest.mark.parametrize("until", ["stored", "joined", "committed", "after"])
@@ -202,7 +226,7 @@ def test_the_vault_takes_bases_and_no_segments(
         for later in range(3):
             protected.accept(40 + later, boundary.seed + later)
             protected.round(wait=0)
-        protected.time += stream.timedelta(days=1)
+        protected.time += timedelta(days=1)
         if MOMENTS.index(moment) > MOMENTS.index(until):
             break
         boundary.base(moment, read=read, until=until)

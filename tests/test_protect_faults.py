@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ class Scene:
         """A base where one is due; what fails in its process ends that process, not the loop."""
         protected = self.protected
         if planned:
-            protected.time += stream.timedelta(days=1)
+            protected.time += timedelta(days=1)
         due = None if self.dead else protected.stream.base_due()
         if due is None:
             return

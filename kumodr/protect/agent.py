@@ -12,6 +12,7 @@ from kumodr.clock import Clock, text_of_time
 from kumodr.plan.model import Plan
 from kumodr.protect.figures import Board, Figures, publish, published
 from kumodr.protect.points import Points
+from kumodr.protect.shipper import MEANWHILE
 from kumodr.protect.stream import Stream
 from kumodr.protect.watch import watch
 from kumodr.vault.keys import NodeKey
@@ -68,7 +69,7 @@ class Agent:
                 while not stop.is_set():
                     begun = time.monotonic()
                     self._round(each_round)
-                    stop.wait(max(0.0, self._plan.protect.every - (time.monotonic() - begun)))
+                    self._rest(stop, begun + self._plan.protect.every)
             finally:
                 self.points.close()
                 self.stream.finish()
@@ -83,6 +84,10 @@ class Agent:
         self.stream.acknowledge(self._plan.protect.every / 2)
         self._publish()
         each_round(self.board.now)
+
+    def _rest(self, stop: threading.Event, until: float) -> None:
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, MEANWHILE)):
+            self.stream.hold()
 
     def _publish(self) -> None:
         """Say how it stands; a disk that does not take it is no reason to end protection."""

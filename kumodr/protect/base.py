@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kumodr import errors
 from kumodr.components.protocol import Component
+from kumodr.source import Capture
 from kumodr.vault.backup import Session
 from kumodr.vault.facts import Point, StreamJoin
 
@@ -26,11 +27,15 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def take_base(
-    session: Session, components: Sequence[Component], join: Callable[[], StreamJoin | None] = lambda: None
+    session: Session,
+    components: Sequence[Component],
+    join: Callable[[], StreamJoin | None] = lambda: None,
+    spool: Callable[[Capture], Capture] = lambda capture: capture,
 ) -> Base:
     """Given an open session and components in order, store each and commit one point.
 
     `join` is called when the spool is stored and says where a stream goes on from it; without the spool it is not.
+    `spool` is given the spool's capture and returns the one that is stored.
 
     A component that cannot be captured is left out and recorded in the point with its sentence: Redis being down
     must not cost the spool its copy. Raise the first failure where no component could be stored, and at once what
@@ -41,7 +46,7 @@ def take_base(
     for component in components:
         try:
             with component.capture() as capture:
-                session.store(component.name, capture)
+                session.store(component.name, spool(capture) if component.name == "spool" else capture)
             if component.name == "spool":
                 stream = join()
         except _OF_THE_COMPONENT as error:

@@ -2,8 +2,9 @@
 
 A base may take minutes, memory and a core: the loop goes on meanwhile, in a process of its own. The first line of
 standard input is the request, and the answers are JSON lines on standard output. For a base that a stream goes on from,
-`{"held": …}` is said when the spool is stored, and the answer, a line `{"whole": N}`, is waited for before the point
-is committed. It ends with its parent: standard input is its lease.
+`{"held": …}` is said when the spool is stored, with the file of its ids where the loop needs them (`listed.py`), and
+the answer, a line `{"whole": N}`, is waited for before the point is committed. It ends with its parent: standard input
+is its lease.
 """
 
 import json
@@ -19,6 +20,7 @@ from kumodr.clock import system_clock, text_of_time
 from kumodr.components.registry import component
 from kumodr.plan.load import load_plan
 from kumodr.protect.base import in_order, take_base
+from kumodr.protect.listed import Listed, is_of_files
 from kumodr.vault.backup import begin_backup
 from kumodr.vault.facts import StreamJoin
 from kumodr.vault.keys import NodeKey
@@ -70,16 +72,18 @@ def _store(request: Mapping[str, Any], lines: Lines) -> dict[str, Any]:
     names = in_order(request["components"])
     vault = open_vault(plan.vault.url)
     state = Path(plan.state)
-    joined = request.get("stream")
+    joined, spool = request.get("stream"), plan.components.spool
+    listed = Listed() if joined is not None and spool is not None and is_of_files(spool) else None
 
     def join() -> StreamJoin | None:
         if joined is None:
             return None
-        _say({"held": text_of_time(system_clock())})
+        _say({"held": text_of_time(system_clock()), "listed": str(listed.write(state)) if listed else None})
         return StreamJoin(joined["epoch"], joined["begin"], int(lines.next()["whole"]))
 
     with begin_backup(vault, NodeKey.load_or_create(state, plan.site), state, system_clock, _silent) as session:
-        base = take_base(session, [component(name, plan, system_clock) for name in names], join)
+        parts = [component(name, plan, system_clock) for name in names]
+        base = take_base(session, parts, join, listed.of if listed else lambda capture: capture)
         point = base.point
         return {
             "point": point.id,

@@ -15,7 +15,7 @@ find is asked for by its name before it is called gone.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from kumodr import errors
@@ -40,6 +40,7 @@ class LocalSource:
         self._clock = clock
         self._known: dict[bytes, int] = {}
         self._without_body: set[bytes] = set()
+        self._expected: set[bytes] = set()
         self._not_before = 0.0
         self._begun_ns = 0
         self._halves: tuple[tuple[int, int], ...] | None = None
@@ -60,6 +61,13 @@ class LocalSource:
     def position(self) -> None:
         """See Source."""
         return
+
+    def hold(self) -> None:
+        """See Source: what comes and goes between two walks was accepted and finished."""
+
+    def expect(self, ids: Iterable[bytes]) -> None:
+        """See Source, and `listed.py`."""
+        self._expected.update(key for key in ids if key not in self._known)
 
     def behind(self) -> int:
         """See Source."""
@@ -117,11 +125,12 @@ class LocalSource:
                     meta, data, size, messages, count = {}, {}, 0, 0, 0
         except errors.SpoolUnreadable as error:
             raise SourceLost(error.what) from None
-        gone = {key for key in self._known.keys() - seen if self._is_gone(key)}
+        gone = {key for key in (self._known.keys() | self._expected) - seen if self._is_gone(key)}
         self._check_halves()
         self._without_body -= gone
+        self._expected.clear()
         for key in gone:
-            del self._known[key]
+            self._known.pop(key, None)
             meta[key] = data[key] = None
         self._begun_ns = begun_ns
         self._not_before = self._clock() + (self._clock() - begun) * (1 / _SHARE - 1)

@@ -13,6 +13,7 @@ from kumodr.components.registry import configured
 from kumodr.plan.model import Plan
 from kumodr.protect.errand import Errand, Wanted
 from kumodr.protect.figures import Board
+from kumodr.protect.listed import taken_in
 from kumodr.protect.progress import BaseFacts
 from kumodr.protect.stream import Stream
 
@@ -108,6 +109,12 @@ class Points:
             return
         for answer in errand.answers():
             if "held" in answer and number is not None:
+                try:
+                    self._stream.expect(taken_in(Path(answer["listed"])) if answer["listed"] else ())
+                except OSError as error:
+                    self._failed(wanted, f"the ids that the base holds cannot be read: {error.strerror}")
+                    self.close()
+                    return
                 errand.answer_held(number)
             elif "point" in answer:
                 self._stored(errand, answer)

@@ -9,12 +9,15 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from kumodr.clock import time_of_text
 from kumodr.durable import write_file
 
 _NAME = "protect.json"
+_SMALLEST_OUTGROWN = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,17 @@ class Progress:
     def behind(self, after: Mapping[str, Any]) -> "Progress":
         """Given the position behind a segment that is durable now, return this progress moved there."""
         return replace(self, **{name: after[name] for name in ("next", "previous", "spool", "logs", "taken")})
+
+    def why_again(self, now: datetime, every: float) -> tuple[str, str] | None:
+        """Given the time and how many seconds a base is good for, return why one is due, as cause and reason."""
+        base = self.base
+        if base is None:
+            return ("first", "the base of this stream was never finished")
+        if now - time_of_text(base.taken) >= timedelta(seconds=every):
+            return ("age", f"the last base is of {base.taken}")
+        if self.since_base > max(base.size, _SMALLEST_OUTGROWN):
+            return ("outgrown", f"{self.since_base:,} bytes of stream since a base of {base.size:,} bytes")
+        return None
 
 
 def load_progress(state: Path, vault_id: str) -> Progress | None:

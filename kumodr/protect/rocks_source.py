@@ -5,7 +5,7 @@ within milliseconds of, its metadata, and both before the message is acknowledge
 after the round every acknowledged message that is not finished has its metadata and its body in the stream.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,14 @@ class RocksSource:
     def position(self) -> Mapping[str, Any]:
         """See Source."""
         return {name: half.cursor.document() for name, half in self._halves.items()}
+
+    def hold(self) -> None:
+        """See Source. A log lives as long as it takes to fill a memtable and to flush it, which may be short."""
+        for half in self._halves.values():
+            half.hold()
+
+    def expect(self, ids: Iterable[bytes]) -> None:
+        """See Source: a log has every deletion."""
 
     def behind(self) -> int:
         """See Source."""

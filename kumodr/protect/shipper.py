@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from kumodr.protect.backlog import Backlog, whole
 from kumodr.vault.open import Vault
 from kumodr.vault.segment import head_of
 
+MEANWHILE = 0.025
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 15.0
 _LARGEST_OTHER = 1 << 30
@@ -124,11 +125,21 @@ class Shipper:
             self._waiting.clear()
             self.ended = None
 
-    def wait_until_empty(self, seconds: float) -> bool:
-        """Wait until everything is acknowledged, or nothing more will be, at most so long; return whether all is."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting or self.ended or self.broken, seconds)
-            return not self._waiting
+    def wait_until_empty(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """Wait until everything is acknowledged, or nothing more will be, at most so long; return whether all is.
+
+        `meanwhile` is called every `MEANWHILE` seconds.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            meanwhile()
+            left = deadline - time.monotonic()
+            with self._changed:
+                over = self._changed.wait_for(
+                    lambda: not self._waiting or self.ended or self.broken, max(0.0, min(left, MEANWHILE))
+                )
+                if over or left <= MEANWHILE:
+                    return not self._waiting
 
     def stop(self) -> None:
         """End the thread; a call to the vault that hangs is left behind."""

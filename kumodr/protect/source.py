@@ -1,6 +1,6 @@
 """What the loop reads changes from: one protocol for both kinds of spool."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -51,6 +51,17 @@ class Source(Protocol):
 
     def position(self) -> Mapping[str, Any] | None:
         """Where a new source would go on behind the last piece yielded, as JSON values; None where it could not."""
+        ...
+
+    def hold(self) -> None:
+        """Keep hold of what may be gone before the next round; cheap, called many times between two rounds."""
+        ...
+
+    def expect(self, ids: Iterable[bytes]) -> None:
+        """Given the ids that a base holds, whose next round is the first behind it, say in it also what left of them.
+
+        Raise what reading the ids raises.
+        """
         ...
 
     def behind(self) -> int:

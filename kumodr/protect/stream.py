@@ -12,9 +12,8 @@ on are given anew, to what is read then, and that may be younger than the base.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 from kumodr import errors
@@ -36,7 +35,6 @@ from kumodr.vault.segment import Content
 PIECE = 8 << 20
 _IN_MEMORY = 32 << 20
 _FARTHEST_BEHIND = 1 << 30
-_SMALLEST_OUTGROWN = 256 << 20
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -114,16 +112,26 @@ class Stream:
 
     def acknowledge(self, seconds: float) -> None:
         """Wait until the vault has what was offered, at most so long, and take note of it."""
-        self._shipper.wait_until_empty(seconds)
+        self._shipper.wait_until_empty(seconds, self.hold)
         self._collect()
         self._publish(self._board.now.round_seconds)
+
+    def hold(self) -> None:
+        """Keep hold of what may be gone before the next round; to be called several times between two."""
+        if self._source is not None:
+            self._source.hold()
 
     def base_due(self) -> BaseDue | None:
         """Return why a base is due now, if one is."""
         if self._writer is None or self._progress is None:
             return None
-        cause = self._due or self._why_again(self._progress)
+        cause = self._due or self._progress.why_again(self._clock(), self._protect.base_every)
         return BaseDue(*cause, self._writer.epoch, self._kept) if cause else None
+
+    def expect(self, ids: Iterable[bytes]) -> None:
+        """Given the ids that a base holds, decide those that were never seen with the next round."""
+        if self._source is not None:
+            self._source.expect(ids)
 
     def number_of_next_round(self, epoch: int) -> int | None:
         """Given the epoch that a base was begun in, return the number of the next segment; None where it is over."""
@@ -363,16 +371,6 @@ class Stream:
         base = self._progress.base if self._progress else None
         joins = base is not None and self._writer is not None and self._writer.next <= base.whole
         return joins or time.monotonic() - self._shipped_at >= self._protect.heartbeat
-
-    def _why_again(self, progress: Progress) -> tuple[str, str] | None:
-        base = progress.base
-        if base is None:
-            return ("first", "the base of this stream was never finished")
-        if self._clock() - time_of_text(base.taken) >= timedelta(seconds=self._protect.base_every):
-            return ("age", f"the last base is of {base.taken}")
-        if progress.since_base > max(base.size, _SMALLEST_OUTGROWN):
-            return ("outgrown", f"{progress.since_base:,} bytes of stream since a base of {base.size:,} bytes")
-        return None
 
     def _publish(self, seconds: float) -> None:
         waiting = self._shipper.waiting()

@@ -8,6 +8,7 @@ a power failure the numbers of lost writes are given to other writes.
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kumodr.protect.wal.records import WalUnusable
 from kumodr.spool.openfile import open_read_only, read_whole
 
 _LOG = re.compile(r"(\d{6,20})\.log")
+_TICKS_NS = 50_000_000
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -35,6 +37,7 @@ class LiveDatabase:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._at: int | None = None
+        self._listed = 0
         self._manifest = ManifestTail()
 
     def look(self) -> Sight:
@@ -43,10 +46,22 @@ class LiveDatabase:
             at = self._same_directory()
             identity = _identity(at)
             last_sequence = self._manifest.last_sequence(at)
-            found = (match for name in os.listdir(at) if (match := _LOG.fullmatch(name)))
-            return Sight(identity, last_sequence, tuple(sorted(int(match[1]) for match in found)))
+            return Sight(identity, last_sequence, _logs(at))
         except OSError as error:
             raise unreadable(self._directory, error) from error
+
+    def glance(self) -> tuple[int, ...]:
+        """Return the logs there now, or nothing where no name came or went since the last call. Raise OSError.
+
+        A directory's time may not tell two changes apart that come within a tick of the kernel's clock.
+        """
+        if self._at is None:
+            return ()
+        changed = os.fstat(self._at).st_mtime_ns
+        if changed == self._listed and time.time_ns() - changed > _TICKS_NS:
+            return ()
+        self._listed = changed
+        return _logs(self._at)
 
     def open_log(self, number: int) -> int | None:
         """Given a log's number, return a descriptor of it, or None where it is gone. Raise SpoolUnreadable."""
@@ -106,6 +121,11 @@ def why_another(known: str, now: str) -> str | None:
 def unreadable(directory: Path, error: OSError) -> errors.SpoolUnreadable:
     """Given what the system said of a file in the directory, return the error for the operator."""
     return errors.SpoolUnreadable(f"the spool {directory} cannot be read: {error.strerror or error}")
+
+
+def _logs(at: int) -> tuple[int, ...]:
+    found = (match for name in os.listdir(at) if (match := _LOG.fullmatch(name)))
+    return tuple(sorted(int(match[1]) for match in found))
 
 
 def _identity(at: int) -> str:

@@ -136,6 +136,12 @@ class Follower:
             raise WalUnusable(f"{missing} writes that the MANIFEST tells are in no log: a log was missed")
         return Advance(read, replay.puts - puts, replay.deletes - deletes, replay.put_bytes - put_bytes, more)
 
+    def hold(self) -> None:
+        """Open what logs are there now, so that they can be read when they are unlinked; for calling very often."""
+        with contextlib.suppress(OSError, errors.SpoolUnreadable):
+            for number in self._database.glance():
+                self._hold(number)
+
     def behind(self) -> int:
         """Bytes of logs not read yet, of those there now; what is wrong, if anything, is said by `advance`."""
         with contextlib.suppress(WalUnusable, errors.SpoolUnreadable):
@@ -163,10 +169,7 @@ class Follower:
             if reason is not None:
                 raise WalUnusable(reason)
             for number in sight.logs:
-                if number >= self._log and number not in self._held:
-                    descriptor = self._database.open_log(number)
-                    if descriptor is not None:
-                        self._held[number] = descriptor
+                self._hold(number)
             held = self._held.get(self._log)
             if held is None:
                 raise WalUnusable(f"the log {name_of_log(self._log)} is gone")
@@ -178,6 +181,12 @@ class Follower:
             if self._log in sight.logs or max(self._held) > self._log:
                 return sight
         raise WalUnusable(f"after the log {name_of_log(self._log)} there is no newer one: the database went back")
+
+    def _hold(self, number: int) -> None:
+        if number >= self._log and number not in self._held:
+            descriptor = self._database.open_log(number)
+            if descriptor is not None:
+                self._held[number] = descriptor
 
     def _read(self, into: dict[bytes, bytes | None], limit: int) -> int:
         """Apply what is whole in the log at the cursor, up to `limit` bytes; return how many bytes were passed."""
