@@ -1,12 +1,17 @@
 """What several test files need: captured data of a real KumoMTA."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from kumodr.lab.options import Options
+
+# Where the suite runs in the background of a shell, these are ignored, and so they would be by all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -45,15 +45,31 @@ class Foreign:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A message whose folder this process may list but not enter: its name is known, and nothing else."""
+
+    key: bytes
+    path: str
+
+
 def walk(half: Path) -> Iterator[MessageFile | Folder | Foreign]:
     """Given a half's directory, yield what is below `data/`, in order of id. What vanishes meanwhile is left out.
 
-    Raise SpoolUnreadable where a directory cannot be listed.
+    Raise SpoolUnreadable where a directory cannot be listed or entered.
     """
+    for found in walk_closed(half):
+        if isinstance(found, Closed):
+            raise errors.SpoolUnreadable(f"{half}/{found.path} cannot be read: its folder is closed to this user")
+        yield found
+
+
+def walk_closed(half: Path) -> Iterator[MessageFile | Folder | Foreign | Closed]:
+    """As `walk`, but yield what lies in a folder that cannot be entered as Closed."""
     return _walk(str(half), "data", "")
 
 
-def _walk(half: str, path: str, digits: str) -> Iterator[MessageFile | Folder | Foreign]:
+def _walk(half: str, path: str, digits: str) -> Iterator[MessageFile | Folder | Foreign | Closed]:
     try:
         status = os.stat(f"{half}/{path}", follow_symlinks=False)
         with os.scandir(f"{half}/{path}") as listing:
@@ -71,6 +87,9 @@ def _walk(half: str, path: str, digits: str) -> Iterator[MessageFile | Folder | 
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
+                continue
+            except PermissionError:
+                yield Closed(bytes.fromhex(digits + entry.name), name)
                 continue
             if stat.S_ISREG(status.st_mode):
                 yield MessageFile(bytes.fromhex(digits + entry.name), name, status)

@@ -14,7 +14,7 @@ from kumodr import errors
 from kumodr.spool import vet
 from kumodr.spool.examine import open_half
 from kumodr.spool.identifier import FAR_FUTURE, LENGTH, TICKS_BEFORE_1970, created
-from kumodr.spool.localdisk import Foreign, MessageFile, read_message, walk
+from kumodr.spool.localdisk import Closed, Foreign, MessageFile, read_message, walk_closed
 from kumodr.spool.metadata import XFER_SUFFIX, MetadataUnreadable, QueueUnknown, parse, queue_name
 from kumodr.spool.vet import Finding, finding
 
@@ -86,11 +86,16 @@ def _of_files(half: Path, notes: list[Finding], *, values: bool) -> Iterator[Ent
     """Yield the messages of a LocalDisk half; whether a file is closed is judged for the half's owner, not for us."""
     owner = os.stat(half)
     closed: list[str] = []
-    for found in walk(half):
+    for found in walk_closed(half):
         if isinstance(found, Foreign):
             notes.append(finding(vet.FOREIGN, f"{half}/{found.path}"))
             continue
         closed = [path for path in closed if found.path.startswith(f"{path}/")]
+        if isinstance(found, Closed):
+            if not closed:
+                raise errors.SpoolUnreadable(f"{half}/{found.path} cannot be read: its folder is closed to this user")
+            yield found.key, None
+            continue
         may_read = _open_to(owner, found.status, 0o5 if not isinstance(found, MessageFile) else 0o4)
         if not isinstance(found, MessageFile):
             closed += [] if may_read else [found.path]
