@@ -15,7 +15,9 @@ from kumodr.vault.open import Vault
 from kumodr.vault.segment import Content, Draft, LogPiece, sealed
 
 ROLLUP_SPAN = timedelta(seconds=60)
-_ROLLUP_BYTES = 24 << 20
+_ROLLUP_BYTES = 12 << 20
+_LARGEST_ROLLUP = 16 << 20
+"""Of a burst there is none: to hold it and seal it again would cost a quarter of the memory that the loop may use."""
 _ROLLUP_WORTH = 8
 """A roll-up of fewer segments is not worth what it costs to send their content twice."""
 
@@ -115,7 +117,7 @@ class SegmentWriter:
         if self._held is None:
             self._held = _Held(number, self.previous, taken)
         self._held.add(content)
-        if self._held.size > 2 * _ROLLUP_BYTES:
+        if self._held.size > _LARGEST_ROLLUP:
             self._held = None
 
 
