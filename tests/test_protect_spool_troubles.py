@@ -171,6 +171,20 @@ def test_another_database_in_the_spools_place(protected: Protected) -> None:
     assert "replaced by another" in protected.board.now.rebases[-1].reason
 
 
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("protected", ["rocksdb"], indirect=True)
+def test_a_log_that_comes_and_goes_between_two_rounds(protected: Protected, held: bool) -> None:
+    """It can be read if it was opened while it was there; else that it was missed is seen."""
+    for turn in range(6):
+        protected.accept(10 + turn, turn)
+        if held:
+            protected.stream.hold()
+        protected.server.flush()
+    protected.round()
+    is_well(protected)
+    assert protected.board.now.rebase_counts == ({"first": 1} if held else {"first": 1, "spool": 1})
+
+
 @pytest.mark.parametrize("protected", ["rocksdb"], indirect=True)
 def test_a_spool_that_cannot_be_followed_is_not_begun_with_again_and_again(
     protected: Protected, monkeypatch: pytest.MonkeyPatch

@@ -337,6 +337,19 @@ def test_the_newest_segments_are_gone_from_the_vault(protected: Protected, tmp_p
     assert protected.board.now.rebase_counts == {"first": 1, "state lost": 1}
 
 
+def test_the_number_of_an_epoch_that_lost_its_beginning_is_not_used_again(protected: Protected, tmp_path: Path) -> None:
+    """Retention took the oldest segments, and the disk of the node how far it was."""
+    for number in range(2, 6):
+        protected.accept(number, number)
+        protected.round()
+    for path in sorted((tmp_path / "vault" / "stream" / "primary" / "00000001").glob("*.seg"))[:3]:
+        path.unlink()
+    (protected.made.state / "protect.json").unlink()
+    protected.crash()
+    protected.round()
+    assert protected.board.now.epoch == 2
+
+
 def test_another_loop_on_this_state_directory(
     protected: Protected, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,8 +14,8 @@ from kumodr.protect.source import Source, SourceLost
 from kumodr.spool.kind import kind_of
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.open import Vault
-from kumodr.vault.segment import LARGEST, LARGEST_HEAD, head_of, name_of
-from kumodr.vault.stream import NOT_GOOD
+from kumodr.vault.segment import LARGEST, LARGEST_HEAD, head_of, name_of, prefix_of
+from kumodr.vault.stream import NOT_GOOD, part_of_name
 
 
 class CannotGoOn(Exception):
@@ -67,9 +67,12 @@ def resume(progress: Progress | None, backlog: Backlog, vault: Vault, key: NodeK
 def begin(number: int, spool: SpoolPlan, vault: Vault, key: NodeKey) -> Progress:
     """Given the number of the epoch before, return the progress of a new one, which begins at the present.
 
+    Where it is not known (0), every name is looked at: an epoch may have lost its beginning to pruning, and no number
+    is used again.
     Raise SpoolNotFollowed, SourceLost, the spool's errors and the store's.
     """
-    epoch = number + 1
+    names = vault.store.list(prefix_of(key.node)) if number == 0 else ()
+    epoch = max((part.epoch for part in map(part_of_name, names) if part), default=number) + 1
     while vault.store.size(name_of(key.node, epoch, 1, 1)) is not None:
         epoch += 1
     meta, data = Path(spool.meta), Path(spool.data)
