@@ -87,7 +87,7 @@ def line(figures: Figures) -> str:
         age = (system_clock() - time_of_text(figures.recoverable_until)).total_seconds()
         parts.append(f"everything up to {age_text(age)} ago can be recovered")
     if figures.messages_at_risk or figures.bytes_at_risk:
-        parts.append(f"at risk {figures.messages_at_risk:,} messages, {size_text(figures.bytes_at_risk)}")
+        parts.append(f"at risk {figures.messages_at_risk or 0:,} messages, {size_text(figures.bytes_at_risk or 0)}")
     if figures.backlog_bytes:
         parts.append(f"backlog {size_text(figures.backlog_bytes)}")
     if figures.trouble:

@@ -159,8 +159,9 @@ class Story:
             if figures is not None and figures.recoverable_until is not None:
                 age = time.time() - time_of_text(figures.recoverable_until).timestamp()
                 accepted, uploaded = size_text(figures.accepted_bytes), size_text(figures.uploaded_bytes)
+                at_risk = "?" if figures.messages_at_risk is None else figures.messages_at_risk
                 self._say(
-                    f"{figures.state}: all mail up to {age:.1f} s ago can be recovered; {figures.messages_at_risk} "
+                    f"{figures.state}: all mail up to {age:.1f} s ago can be recovered; {at_risk} "
                     f"messages at risk; {accepted} accepted, {uploaded} uploaded"
                 )
         time.sleep(random.uniform(0.0, 1.0))  # a disaster does not wait for a round to end

@@ -102,7 +102,7 @@ class ProtectPlan:
     every: Annotated[float, SECONDS, "how often what changed in the spool and the logs is shipped"] = 1.0
     heartbeat: Annotated[float, SECONDS, "how often an idle site says that nothing changed"] = 30.0
     base_every: Annotated[float, SECONDS, "a new base of spool and logs, at the latest"] = 86400.0
-    config_every: Annotated[float, SECONDS, "configuration at the latest; a change is stored within a minute"] = 86400.0
+    config_every: Annotated[float, SECONDS, "configuration at the latest; a change is stored within a minute"] = 1800.0
     redis_every: Annotated[float, SECONDS, "how often Redis is stored"] = 900.0
     prometheus_every: Annotated[float, SECONDS, "how often Prometheus is stored"] = 3600.0
     backlog: Annotated[int, "bytes of local disk for what the vault does not take at the moment"] = 1_000_000_000

@@ -5,18 +5,21 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
 from kumodr.clock import Clock, text_of_time
+from kumodr.components.registry import configured
 from kumodr.plan.model import Plan
-from kumodr.protect.figures import Board, Figures, publish, published
+from kumodr.protect.figures import Board, Figures, place_of_processes, publish, published
 from kumodr.protect.points import Points
 from kumodr.protect.shipper import MEANWHILE
 from kumodr.protect.stream import Stream
 from kumodr.protect.watch import watch
+from kumodr.recover.objectives import objectives_of
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.open import Vault
+from kumodr.vault.proofs import Result, newest_proofs, newest_results
 from kumodr.vault.state import locked
 
 _PROOFS_EVERY = 60.0
@@ -35,14 +38,19 @@ class Agent:
         self._unpublished = False
         self._state = Path(plan.state)
         now = text_of_time(clock())
-        before = published(self._state)
-        figures = Figures(site=plan.site, process=os.getpid(), started=now, time=now)
+        figures = Figures(
+            site=plan.site,
+            process=os.getpid(),
+            started=now,
+            time=now,
+            vault=vault.id,
+            every=plan.protect.every,
+            place=place_of_processes(),
+        )
+        before = published(self._state, vault.id)
         if before is not None:
-            figures = Figures(
-                site=plan.site,
-                process=os.getpid(),
-                started=now,
-                time=now,
+            figures = replace(
+                figures,
                 recoverable_until=before.recoverable_until,
                 rebases=before.rebases,
                 components=before.components,
@@ -50,7 +58,7 @@ class Agent:
         self.board = Board(figures)
         self.stream = Stream(plan, vault, key, self.board, clock, say)
         self.points = Points(plan_file, plan, self.stream, self.board, clock, say)
-        self._proofs: dict[str, datetime] = {}
+        self._proofs: dict[str, Result] = {}
 
     def run(self, stop: threading.Event, each_round: Callable[[Figures], None] = lambda _figures: None) -> None:
         """Protect until `stop` is set. Raise AnotherRun where a loop runs on this state directory."""
@@ -63,7 +71,9 @@ class Agent:
             if self._plan.protect.metrics is not None:
                 from kumodr.protect.exporter import Collector, serve
 
-                server, _ = serve(self._plan.protect.metrics, Collector(self.board, self._clock, lambda: self._proofs))
+                allowed = objectives_of(configured(self._plan), self._plan.objectives)
+                collector = Collector(self.board, self._clock, allowed, lambda: self._proofs)
+                server, _ = serve(self._plan.protect.metrics, collector)
             self.stream.start()
             try:
                 while not stop.is_set():
@@ -103,9 +113,8 @@ class Agent:
     def _look_for_proofs(self, stop: threading.Event) -> None:
         """Read, now and then, when points were last proved good; it needs no key."""
         from kumodr import errors
-        from kumodr.vault.proofs import newest_proofs
 
         while not stop.is_set():
             with contextlib.suppress(errors.KumodrError):
-                self._proofs = newest_proofs(self._vault)
+                self._proofs = newest_proofs(newest_results(self._vault, self._clock()))
             stop.wait(_PROOFS_EVERY)

@@ -9,11 +9,19 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kumodr.clock import time_of_text
+
+CAUSES = ("first", "restart", "spool", "backlog", "state lost", "another writer", "age", "outgrown")
+"""The kinds of causes of new bases. `docs/metrics.md` explains each."""
+
 _NAME = "protect-status.json"
 _MOST_EVENTS = 50
+_SILENT = 10.0
+"""Seconds without a round after which the loop counts as not running, or five rounds if that is more."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,11 @@ class Figures:
     """The number of the newest segment that the vault acknowledged."""
     recoverable_until: str | None = None
     """Everything accepted before this time, and not finished, can be recovered from the vault."""
-    messages_at_risk: int = 0
-    """Messages read but not acknowledged by the vault."""
-    bytes_at_risk: int = 0
-    """Their bytes, and those of the write-ahead logs that the last round left unread."""
+    messages_at_risk: int | None = None
+    """Messages read but not acknowledged by the vault; None where nobody can tell: without a base that carries the
+    stream, what the vault acknowledged is at risk too."""
+    bytes_at_risk: int | None = None
+    """Their bytes, and those of the write-ahead logs that the last round left unread; None as above."""
     base: str | None = None
     base_taken: str | None = None
     backlog_bytes: int = 0
@@ -58,7 +67,13 @@ class Figures:
     round_seconds: float = 0.0
     """How long the last round took: reading, sealing, and offering it."""
     components: Mapping[str, str] = field(default_factory=dict[str, str])
-    """When each other component was last stored."""
+    """When each component was last stored as part of a point."""
+    vault: str = ""
+    """The id of the vault that all this is about."""
+    every: float = 1.0
+    """Seconds from one round to the next."""
+    place: str = ""
+    """What `process` is a number of: as `place_of_processes` returns it."""
 
     def with_rebase(self, time: str, cause: str, reason: str) -> "Figures":
         """Given why a new base is due, return the figures with that noted."""
@@ -100,11 +115,54 @@ def publish(state: Path, figures: Figures) -> None:
     temporary.rename(state / _NAME)
 
 
-def published(state: Path) -> Figures | None:
-    """Given the state directory, return the newest figures of a loop, running or not; None where there are none."""
+def why_not_running(figures: Figures, now: datetime) -> str | None:
+    """Given a loop's newest figures, return why it counts as not running, or None."""
+    if figures.state == "stopped":
+        return "`kumodr protect` was stopped"
+    if figures.place and figures.place == place_of_processes() and _is_gone(figures.process):
+        return "`kumodr protect` was killed"
+    if (now - time_of_text(figures.time)).total_seconds() > max(_SILENT, 5 * figures.every):
+        return "`kumodr protect` does not run, or hangs"
+    return None
+
+
+def place_of_processes() -> str:
+    """Return what numbers of processes belong to: the boot of this machine, and the namespace. Empty if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _is_gone(process: int) -> bool:
+    """Whether there is no such process, or only what is left of it until its parent asks how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except (OSError, IndexError):
+        return True
+
+
+def why_unread(state: Path) -> str | None:
+    """Given the state directory, return why figures that may be there cannot be read, or None."""
+    try:
+        (state / _NAME).open("rb").close()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def published(state: Path, vault_id: str | None = None) -> Figures | None:
+    """Given the state directory, return the newest figures of a loop, running or not; None where there are none.
+
+    With the id of a vault, those about another one do not count.
+    """
     try:
         document = json.loads((state / _NAME).read_bytes())
         rebases = tuple(Rebase(**each) for each in document.pop("rebases"))
-        return Figures(**document, rebases=rebases)
+        figures = Figures(**document, rebases=rebases)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return figures if vault_id in (None, figures.vault) else None

@@ -158,6 +158,7 @@ class Stream:
             self._keep(self._shipper.spill())
         except (errors.BacklogFull, errors.DiskFull) as error:
             self._say(str(error))
+        self._publish(self._board.now.round_seconds)
         self._close_source()
         self._shipper.stop()
         self._board.update(state="stopped", time=text_of_time(self._clock()))
@@ -310,7 +311,9 @@ class Stream:
         self._writer = SegmentWriter(self._vault, self._key, progress.epoch, progress.next, progress.previous)
         self._epoch, self._progress, self._position = progress.epoch, progress, progress
         base = progress.base
-        self._joined = base is not None and progress.next > base.whole
+        unacknowledged = resumed.waiting[0].number if resumed.waiting else progress.next
+        self._joined = base is not None and unacknowledged > base.whole
+        self._board.update(acknowledged=unacknowledged - 1)
         if progress.taken:
             self._taken = max(self._taken, time_of_text(progress.taken))
         if base is not None:
@@ -376,6 +379,7 @@ class Stream:
         waiting = self._shipper.waiting()
         counts = [each.facts for each in waiting if not each.rollup]
         trouble = self._shipper.trouble
+        known = self._writer is not None and self._joined
         if self._writer is None:
             state = "lost" if self._board.now.rebases else "starting"
         elif self._backlog.size or (trouble is not None and waiting):
@@ -386,8 +390,8 @@ class Stream:
             state=state,
             time=text_of_time(self._clock()),
             backlog_bytes=self._backlog.size,
-            messages_at_risk=sum(each["messages"] for each in counts),
-            bytes_at_risk=sum(each["bytes"] for each in counts) + self._behind,
+            messages_at_risk=sum(each["messages"] for each in counts) if known else None,
+            bytes_at_risk=sum(each["bytes"] for each in counts) + self._behind if known else None,
             round_seconds=round(seconds, 4),
             trouble=str(trouble) if trouble else self._board.now.trouble if self._source is None else None,
         )

@@ -1,6 +1,6 @@
 """The plan's recovery point objectives against what the vault really holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,16 +17,23 @@ OBJECTIVE_OF_COMPONENT = {
     "prometheus": "analytics",
 }
 
+CARRIED = (*STREAMED, "ledger")
+"""What is as new as the stream is: the ledger holds what the delivery logs say, and those are in it."""
+
 
 @dataclass(frozen=True)
 class Protection:
-    """One component now: its newest stored state, that state's age and the objective, both in seconds."""
+    """One component now: its newest stored state, that state's age and the objective, both in seconds.
+
+    `bad` says how the newest point that holds it was found bad, where it was.
+    """
 
     component: str
     point: Point | None
     age: float | None
     objective: float
     verified: Mapping[str, object] | None
+    bad: str | None = None
 
     @property
     def problem(self) -> str | None:
@@ -37,7 +44,18 @@ class Protection:
             return "older than the objective"
         if self.age < 0:
             return "taken in the future: a clock is wrong"
-        return None
+        return self.bad
+
+
+def objectives_of(components: Iterable[str], objectives: Objectives) -> dict[str, float]:
+    """Given components and the plan's objectives, return by component how old its newest copy may be, in seconds."""
+    return {name: getattr(objectives, OBJECTIVE_OF_COMPONENT[name]) for name in components}
+
+
+def newest_holding(points: Sequence[Point], component: str) -> Point | None:
+    """Given the points, return the newest one that holds the component, None where none does."""
+    holding = (point for point in points if point.section(component))
+    return max(holding, key=lambda point: point.taken, default=None)
 
 
 def protections(
@@ -47,25 +65,27 @@ def protections(
     now: datetime,
     verification: Mapping[str, Mapping[str, object] | None],
     streamed_until: datetime | None = None,
+    bad: Mapping[str, str] | None = None,
 ) -> tuple[Protection, ...]:
     """Given the points and the newest verification by point id, return each component's protection at `now`.
 
-    What a stream carries (`STREAMED`) is as new as the stream is, where that is newer than the point.
+    What a stream carries is as new as the stream is, where that is newer than the point. `bad` are the points
+    that were found bad, with how.
     """
     found: list[Protection] = []
-    for component in components:
-        holding = [point for point in points if point.section(component)]
-        newest = max(holding, key=lambda point: point.taken, default=None)
+    for component, objective in objectives_of(components, objectives).items():
+        newest = newest_holding(points, component)
         until = newest.taken if newest else None
-        if until is not None and streamed_until is not None and component in STREAMED:
+        if until is not None and streamed_until is not None and component in CARRIED:
             until = max(until, streamed_until)
         found.append(
             Protection(
                 component=component,
                 point=newest,
                 age=(now - until).total_seconds() if until else None,
-                objective=getattr(objectives, OBJECTIVE_OF_COMPONENT[component]),
+                objective=objective,
                 verified=verification.get(newest.id) if newest else None,
+                bad=(bad or {}).get(newest.id) if newest else None,
             )
         )
     return tuple(found)

@@ -56,7 +56,7 @@ def read_mark(vault: Vault, number: int) -> frozenset[str]:
         if head["vault"] != vault.id or head["format"] != FORMAT or head["names"] != len(lines) - 2:
             raise errors.ObjectDamaged(f"object {name} is damaged or of another vault")
         return frozenset(json.loads(line) for line in lines[1:-1])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise errors.ObjectDamaged(f"object {name} is damaged") from None
 
 

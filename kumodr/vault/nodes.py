@@ -24,7 +24,7 @@ def known_keys(vault: Vault) -> dict[str, set[str]]:
         try:
             document = json.loads(vault.store.get(name, _LARGEST))
             node, key = str(document["node"]), str(document["ed25519"])
-        except (ValueError, KeyError, TypeError, errors.ObjectDamaged, errors.ObjectMissing):
+        except (ValueError, KeyError, TypeError, RecursionError, errors.ObjectDamaged, errors.ObjectMissing):
             continue
         if name == _name(node, key):
             found.setdefault(node, set()).add(key)

@@ -68,5 +68,5 @@ def opened_at(store: Store) -> Vault:
         if marker["format"] != FORMAT:
             raise errors.VaultFormatUnknown(f"the vault at {store.address} has format {str(marker['format'])[:20]}")
         return Vault(store, str(marker["vault"]), tuple(str(each) for each in marker["recipients"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.VaultFormatUnknown(f"the marker {MARKER} at {store.address} is damaged") from error

@@ -136,6 +136,6 @@ def latest_verification(vault: Vault, point: Point) -> dict[str, Any] | None:
             if document["manifest"] == point.sha256 and isinstance(document["good"], bool):
                 stream = {"stream": document["stream"]} if isinstance(document.get("stream"), dict) else {}
                 return {each: document[each] for each in ("level", "time", "good", "problems")} | stream
-        except (ValueError, KeyError, TypeError, errors.ObjectDamaged, errors.ObjectMissing):
+        except (ValueError, KeyError, TypeError, RecursionError, errors.ObjectDamaged, errors.ObjectMissing):
             continue
     return None
