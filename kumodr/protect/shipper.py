@@ -216,7 +216,7 @@ class Shipper:
                 self._waiting.popleft()
                 self._first_since = time.monotonic()
                 if acknowledged:
-                    self._done.append(shipment)
+                    self._done.append(replace(shipment, pieces=None))  # a long round collects many
             self._changed.notify_all()
         if not shipment.rollup:
             self._backlog.remove(shipment.epoch, shipment.number)
