@@ -9,6 +9,7 @@ from pathlib import Path
 from kumodr import errors
 from kumodr.clock import Clock
 from kumodr.components.protocol import Finding, Verdict
+from kumodr.ledger.segments import segments_below
 from kumodr.plan.model import LogsPlan, Plan
 from kumodr.source import Capture, CaptureFacts, OnDisk, SourceFile, identity_of
 
@@ -85,29 +86,17 @@ class LogsComponent:
 
 def _segments(root: Path, prefix: str) -> Iterator[SourceFile]:
     """Yield every regular file below a log directory; dot-files are not KumoMTA's. Raise LogUnreadable."""
-
-    def refuse(error: OSError) -> None:
-        raise errors.LogUnreadable(f"the log directory {error.filename} cannot be read: {error.strerror}")
-
-    for folder, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            try:
-                status = os.lstat(path)
-            except FileNotFoundError:
-                continue
-            if name.startswith(".") or not stat.S_ISREG(status.st_mode):
-                continue
-            if not os.access(path, os.R_OK):
-                raise errors.LogUnreadable(f"the log segment {path} cannot be read")
-            yield SourceFile(
-                path=f"{prefix}/{os.path.relpath(path, root)}".lstrip("/"),
-                mode=stat.S_IMODE(status.st_mode),
-                uid=status.st_uid,
-                gid=status.st_gid,
-                mtime_ns=status.st_mtime_ns,
-                size=status.st_size,
-                content=OnDisk(path),
-                identity=identity_of(status),
-            )
+    for relative, status in segments_below(root):
+        path = os.path.join(root, relative)
+        if not os.access(path, os.R_OK):
+            raise errors.LogUnreadable(f"the log segment {path} cannot be read")
+        yield SourceFile(
+            path=f"{prefix}/{relative}".lstrip("/"),
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid,
+            gid=status.st_gid,
+            mtime_ns=status.st_mtime_ns,
+            size=status.st_size,
+            content=OnDisk(path),
+            identity=identity_of(status),
+        )

@@ -3,13 +3,10 @@
 from pathlib import Path
 
 from kumodr import errors
-from kumodr.clock import Clock, time_of_text
+from kumodr.clock import Clock
 from kumodr.components.protocol import Finding
 from kumodr.plan.model import Plan
 from kumodr.vault.open import open_vault
-
-_SILENT = 10.0
-"""Seconds without a round after which the loop counts as not running."""
 
 
 def vault_findings(plan: Plan) -> tuple[Finding, ...]:
@@ -32,15 +29,15 @@ def vault_findings(plan: Plan) -> tuple[Finding, ...]:
 
 def protect_findings(plan: Plan, clock: Clock) -> tuple[Finding, ...]:
     """Given the plan, say whether the loop that follows the spool runs, and what it says of itself."""
-    from kumodr.protect.figures import published
+    from kumodr.protect.figures import published, why_not_running
 
     figures = published(Path(plan.state))
     if figures is None:
         text = "the spool is not followed: copies are only as new as the last `kumodr backup`"
         return (Finding("warning", text, "run `kumodr protect` as a service on this host"),)
-    silent = (clock() - time_of_text(figures.time)).total_seconds()
-    if figures.state == "stopped" or silent > max(_SILENT, 5 * plan.protect.every):
-        return (Finding("bad", f"`kumodr protect` has not run since {figures.time}", "start it again"),)
+    ended = why_not_running(figures, clock())
+    if ended is not None:
+        return (Finding("bad", f"{ended}: it has not run since {figures.time}", "start it again"),)
     if figures.state != "protected":
         text = f"the spool is followed, but the state is {figures.state!r}: {figures.trouble or 'no reason is known'}"
         return (Finding("bad" if figures.trouble else "warning", text, "see `kumodr status`"),)

@@ -9,6 +9,7 @@ belong; a file too many does no harm, for RocksDB removes it.
 
 from dataclasses import dataclass
 
+from kumodr.protect.wal.batch import number_at
 from kumodr.protect.wal.records import WalReader, WalUnusable
 from kumodr.source import Pinned
 
@@ -63,18 +64,18 @@ def _apply(edit: bytes, tables: set[tuple[int, int]], blobs: set[int]) -> int:
     at, log = 0, 0
     added: list[tuple[int, int]] = []
     while at < len(edit):
-        tag, at = _varint(edit, at)
+        tag, at = number_at(edit, at)
         if tag in _NUMBER:
-            number, at = _varint(edit, at)
+            number, at = number_at(edit, at)
             log = number if tag == _LOG_NUMBER else log
         elif tag in _TEXT or tag & _SAFE_TO_IGNORE:
             at = _skip(edit, at)
         elif tag == _COMPACT_CURSOR:
-            _, at = _varint(edit, at)
+            _, at = number_at(edit, at)
             at = _skip(edit, at)
         elif tag == _DELETED_FILE:
-            level, at = _varint(edit, at)
-            number, at = _varint(edit, at)
+            level, at = number_at(edit, at)
+            number, at = number_at(edit, at)
             tables.discard((level, number))
         elif tag in (_NEW_FILE, _NEW_FILE_2, _NEW_FILE_3, _NEW_FILE_4):
             table, at = _new_file(edit, at, tag)
@@ -91,24 +92,24 @@ def _apply(edit: bytes, tables: set[tuple[int, int]], blobs: set[int]) -> int:
 
 
 def _new_file(edit: bytes, at: int, tag: int) -> tuple[tuple[int, int], int]:
-    level, at = _varint(edit, at)
-    number, at = _varint(edit, at)
+    level, at = number_at(edit, at)
+    number, at = number_at(edit, at)
     if tag == _NEW_FILE_3:
-        _, at = _varint(edit, at)
-    _, at = _varint(edit, at)
+        _, at = number_at(edit, at)
+    _, at = number_at(edit, at)
     at = _skip(edit, _skip(edit, at))
     if tag != _NEW_FILE:
-        _, at = _varint(edit, at)
-        _, at = _varint(edit, at)
+        _, at = number_at(edit, at)
+        _, at = number_at(edit, at)
     if tag == _NEW_FILE_4:
         at = _fields(edit, at, _END_OF_FIELDS_OF_FILE)
     return (level, number), at
 
 
 def _blob(edit: bytes, at: int, *, numbers: int, texts: int) -> tuple[int, int]:
-    number, at = _varint(edit, at)
+    number, at = number_at(edit, at)
     for _ in range(numbers):
-        _, at = _varint(edit, at)
+        _, at = number_at(edit, at)
     for _ in range(texts):
         at = _skip(edit, at)
     return number, _fields(edit, at, _END_OF_FIELDS_OF_BLOB)
@@ -116,27 +117,14 @@ def _blob(edit: bytes, at: int, *, numbers: int, texts: int) -> tuple[int, int]:
 
 def _fields(edit: bytes, at: int, end: int) -> int:
     while True:
-        tag, at = _varint(edit, at)
+        tag, at = number_at(edit, at)
         if tag == end:
             return at
         at = _skip(edit, at)
 
 
 def _skip(edit: bytes, at: int) -> int:
-    length, at = _varint(edit, at)
+    length, at = number_at(edit, at)
     if at + length > len(edit):
         raise IndexError
     return at + length
-
-
-def _varint(edit: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = edit[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise _Unknown("a number is too long")
