@@ -1,12 +1,14 @@
 """A spool under protection, every part real but the clock's owner: who writes it is told each step by the test."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from faulty import FaultyStore
+from servers import wait_for
 from vaults import Bench, bench, quiet
 from wal_database import WalDatabase, value
 
@@ -277,3 +279,40 @@ class Protected:
         stream = Stream(self.plan, self.vault, self.made.key, self.board, self.clock, self.said.append)
         stream.start()
         return stream
+
+
+@contextlib.contextmanager
+def under_protection(folder: Path, *, backlog: int = 1 << 30) -> Iterator[Protected]:
+    made = Protected(folder, backlog=backlog)
+    try:
+        made.round()
+        made.accept(1, 1)
+        made.base()
+        made.round()
+        assert made.board.now.state == "protected"
+        yield made
+    finally:
+        made.close()
+
+
+def backlog_of(protected: Protected) -> list[Path]:
+    return sorted((protected.made.state / "backlog").glob("*.seg"))
+
+
+def is_well(protected: Protected) -> None:
+    """Go on until everything is protected, and compare."""
+
+    def well() -> bool:
+        protected.round()
+        protected.base()
+        protected.round()
+        return protected.board.now.state == "protected"
+
+    wait_for("protection", well)
+    found = protected.recoverable()
+    assert found is not None
+    assert found[0] == protected.copied()
+    assert backlog_of(protected) == []
+    for epoch, listed in epochs(protected.made.vault, "primary").items():
+        _, problems = extent(protected.made.vault, listed, 1, trust_of(protected.made.vault, {}))
+        assert problems == (), f"epoch {epoch} is broken"

@@ -13,70 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from captured_world import World
+from disks import mounted
 from servers import wait_for
-
-PLAN = """version: 1
-site: primary
-vault: {{url: {vault}}}
-state: {folder}/state
-components:
-  spool: {{meta: {site}/spool/meta, data: {site}/spool/data}}
-  logs: {{directories: [{site}/logs]}}
-  config: {{paths: [{site}/nodeid], environment: [KUMO_TEST*]}}
-"""
-
-
-class World:
-    """A captured site with a plan, a vault and a key."""
-
-    def __init__(self, folder: Path, site: Path) -> None:
-        self.folder = folder
-        self.site = site
-        self.vault = folder / "vaults" / "one"
-        self.key = folder / "keys" / "identity.txt"
-        for name in ("vaults", "keys", "plan", "work"):
-            (folder / name).mkdir()
-        self.plan = folder / "plan" / "kumodr.yaml"
-        self.plan.write_text(PLAN.format(vault=self.vault, folder=folder, site=site))
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment of a command, with a secret in it."""
-        return {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache"), "XDG_STATE_HOME": str(self.folder / "xdg"),
-                "KUMO_TEST_SECRET": "hush-hush"}  # fmt: skip
-
-    def command(self, *words: str) -> list[str]:
-        """The command line of a verb."""
-        return [sys.executable, "-m", "kumodr", *words, "--plan", str(self.plan)]
-
-    def run(self, *words: str, expect: int = 0) -> str:
-        """Run a verb; return its standard output and error. An error is one sentence, never a trace."""
-        done = subprocess.run(
-            self.command(*words), cwd=self.folder / "work", env=self.environment, capture_output=True, text=True
-        )
-        text = done.stdout + done.stderr
-        assert done.returncode == expect, text
-        assert "Traceback" not in text
-        assert "hush-hush" not in text
-        assert "AGE-SECRET-KEY" not in text
-        if expect not in (0, 3) and not (words[0] == "verify" and expect == 1):
-            sentences = [line for line in done.stderr.splitlines() if line.startswith("kumodr: ")]
-            assert len(sentences) == 1, done.stderr
-            assert sentences[0].endswith(".")
-        return text
-
-    def restore(self, target: str, *words: str, expect: int = 0) -> str:
-        """Run `kumodr restore` with the key."""
-        return self.run(
-            "restore", "--to", str(self.folder / target), "--identity", str(self.key), *words, expect=expect
-        )
-
-    def points(self) -> list[dict]:
-        """The points, by the command line."""
-        done = subprocess.run(
-            [*self.command("points"), "--json"], env=self.environment, capture_output=True, text=True, check=False
-        )
-        return json.loads(done.stdout).get("points", [])
 
 
 @pytest.fixture
@@ -250,12 +189,8 @@ def test_a_spool_that_is_replaced_while_it_is_read_is_never_mixed(world: World, 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(tmp_path / "disk", "2m") as folder:
+        yield folder
 
 
 def test_a_full_vault_and_a_read_only_one(world: World, small_disk: Path) -> None:
@@ -359,43 +294,6 @@ def test_no_secret_is_in_the_process_list_or_a_log(world: World) -> None:
             assert b"hush-hush" not in path.read_bytes()
     assert world.key.stat().st_mode & 0o777 == 0o600
     assert all(path.stat().st_mode & 0o077 == 0 for path in world.folder.glob("state/*"))
-
-
-def test_a_bug_becomes_a_sentence_and_its_trace_goes_to_the_log(world: World) -> None:
-    program = (
-        "import sys\nfrom kumodr.cli import main, points\n"
-        "def broken(*words):\n  raise ZeroDivisionError('a bug')\n"
-        "points.run = broken\nsys.exit(main.main(['points']))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], env=world.environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    log = world.folder / "xdg" / "kumodr" / "kumodr.log"
-    assert str(log) in done.stderr
-    assert "ZeroDivisionError" in log.read_text()
-    assert log.stat().st_mode & 0o777 == 0o600
-
-
-def test_every_verb_has_help_with_an_example_and_usage_errors_are_2(world: World) -> None:
-    from kumodr.cli.main import VERBS
-
-    verbs = [(verb,) for verb in VERBS]
-    while verbs:
-        words = verbs.pop()
-        done = subprocess.run(
-            [sys.executable, "-m", "kumodr", *words, "--help"], capture_output=True, text=True, env=world.environment
-        )
-        assert done.returncode == 0
-        example = done.stdout.partition("example:")[2].partition("exit codes:")[0]
-        assert f"kumodr {' '.join(words)}" in example, words
-        assert "exit codes:" in done.stdout, words
-        if done.stdout.partition("\n\n")[0].endswith(" ..."):  # it has tasks
-            listed = re.findall(r"^    ([a-z-]+)(?:  |$)", done.stdout.partition("arguments:")[2], re.MULTILINE)
-            assert listed, words
-            verbs += [(*words, each) for each in listed]
-    for words in ([], ["nonsense"], ["backup", "--nonsense"], ["restore"]):
-        done = subprocess.run([sys.executable, "-m", "kumodr", *words], capture_output=True, env=world.environment)
-        assert done.returncode == 2, words
 
 
 def test_reordered_manifests_are_told_and_not_used(world: World) -> None:

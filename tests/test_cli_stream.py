@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import spool_samples as samples
+from streamed_site import Site, flip
 from streams import base, content
-from test_recover_stream import Site, flip
 
 from kumodr import errors
 from kumodr.cli.main import main

@@ -4,23 +4,20 @@ import contextlib
 import os
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from protected import Protected
+from disks import mounted
+from protected import Protected, backlog_of, is_well, under_protection
 from servers import wait_for
 
 from kumodr import errors
 from kumodr.cli.main import main
 from kumodr.protect import shipper, stream
-from kumodr.vault.open import Vault, create_vault
-from kumodr.vault.points import survey
 from kumodr.vault.segment import name_of
 from kumodr.vault.state import locked
 from kumodr.vault.store import Piece
-from kumodr.vault.stream import epochs, extent, trust_of
 
 SEGMENT = 30_000
 """A message of so many bytes that do not compress makes a segment a little larger."""
@@ -40,43 +37,6 @@ def protected(tmp_path: Path) -> Iterator[Protected]:
     """A spool under protection, joined to its base."""
     with under_protection(tmp_path) as made:
         yield made
-
-
-@contextlib.contextmanager
-def under_protection(folder: Path, *, backlog: int = 1 << 30) -> Iterator[Protected]:
-    made = Protected(folder, backlog=backlog)
-    try:
-        made.round()
-        made.accept(1, 1)
-        made.base()
-        made.round()
-        assert made.board.now.state == "protected"
-        yield made
-    finally:
-        made.close()
-
-
-def backlog_of(protected: Protected) -> list[Path]:
-    return sorted((protected.made.state / "backlog").glob("*.seg"))
-
-
-def is_well(protected: Protected) -> None:
-    """Go on until everything is protected, and compare."""
-
-    def well() -> bool:
-        protected.round()
-        protected.base()
-        protected.round()
-        return protected.board.now.state == "protected"
-
-    wait_for("protection", well)
-    found = protected.recoverable()
-    assert found is not None
-    assert found[0] == protected.copied()
-    assert backlog_of(protected) == []
-    for epoch, listed in epochs(protected.made.vault, "primary").items():
-        _, problems = extent(protected.made.vault, listed, 1, trust_of(protected.made.vault, {}))
-        assert problems == (), f"epoch {epoch} is broken"
 
 
 def test_a_vault_that_stalls(protected: Protected, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,12 +126,8 @@ def test_the_figures_of_a_vault_that_refuses(protected: Protected) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MiB for the vault."""
-    folder = tmp_path / "vault"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(tmp_path / "vault", "2m") as folder:
+        yield folder
 
 
 def test_a_vault_whose_disk_is_full_read_only_or_not_mounted(small_disk: Path, tmp_path: Path) -> None:
@@ -367,83 +323,6 @@ def test_another_loop_on_this_state_directory(
     assert written.exists()
     protected.crash()
     assert not written.exists(), "the next loop takes it away"
-
-
-def test_two_nodes_of_one_name_in_one_vault(tmp_path: Path) -> None:
-    """One wins each number; the other notices, and goes on in an epoch of its own. Nothing mixes."""
-    made: list[Protected] = []
-    for number in range(2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        made.append(Protected(folder))
-    first, second = made
-    try:
-        for each in made:
-            each.accept(1, 1 + made.index(each))
-        second.made.vault = first.made.vault
-        second.made.identity = first.made.identity
-        second.vault = Vault(second.store, first.made.vault.id, first.made.vault.recipients)
-        second.store._store = first.made.vault.store
-        second.crash()
-        first.store.faults = [None, *["before"] * 10_000]
-        first.accept(2, 20)
-        first.round(wait=0)
-        first.accept(2, 21)
-        first.round(wait=0)  # its numbers are not in the vault yet
-        second.round()
-        second.accept(3, 30)
-        second.round()
-        assert first.board.now.epoch == second.board.now.epoch == 1
-        first.store.faults = []
-        wait_for("another epoch", lambda: not first.round() and first.board.now.epoch == 2)
-        assert first.board.now.rebase_counts == {"first": 1, "another writer": 1}
-        for turn in range(4):
-            for each in made:
-                each.accept(10 + turn, 100 * made.index(each) + turn)
-                each.round()
-                each.base()
-                each.round()
-        first.bases |= second.bases
-        for each in made:
-            each.bases = {name: base for name, base in first.bases.items() if base.state in each.states.values()}
-        assert survey(first.made.vault, {}).problems == ()
-        for each in made:
-            mine = [
-                point for point in survey(first.made.vault, {}).points if point.stream.epoch == each.board.now.epoch
-            ]
-            assert mine
-            assert {point.signed_by for point in mine} == {each.made.key.public}
-            listed = epochs(first.made.vault, "primary")[each.board.now.epoch]
-            reach, problems = extent(first.made.vault, listed, 1, trust_of(first.made.vault, {}))
-            assert problems == ()
-            assert reach is not None
-            assert reach.last == each.stream._writer.next - 1
-        assert {each.board.now.state for each in made} == {"protected"}
-    finally:
-        for each in made:
-            each.close()
-
-
-def test_an_object_store(tmp_path: Path) -> None:
-    """The same through obstore."""
-    made = Protected(tmp_path)
-    try:
-        vault = create_vault(f"memory://{uuid.uuid4()}", list(made.made.vault.recipients), made.clock)
-        made.made.vault = vault
-        made.store._store = vault.store
-        made.vault = Vault(made.store, vault.id, vault.recipients)
-        made.crash()
-        made.accept(1, 1)
-        is_well(made)
-        made.store.faults = ["after", "before", "cut"]
-        made.accept(2, 2)
-        made.round()
-        made.stop()
-        made.finish_message(1)
-        is_well(made)
-        assert made.board.now.rebase_counts == {"first": 1}
-    finally:
-        made.close()
 
 
 def test_what_ends_the_shipping_ends_the_loop(protected: Protected) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import spool_samples as samples
+from streamed_site import KINDS, Site
 from streams import Stream, base, brought_back, content
-from test_recover_stream import KINDS, Site
 from vaults import START, quiet
 
 from kumodr import errors

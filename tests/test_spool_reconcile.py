@@ -10,7 +10,33 @@ from pathlib import Path
 
 import pytest
 from reconcile_samples import DISASTER, UNTIL, contents, planned, record, sets_of, site, write_log
-from spool_samples import NOW, everything, key, meta, restored
+from reconciled_spool import (
+    AFTER,
+    BODY_LOST,
+    BROKEN,
+    DATA,
+    DELIVERED,
+    EXPECTED,
+    LONG_AGO,
+    LOST,
+    META,
+    META_LOST,
+    NEW,
+    ONE_LEFT,
+    PERHAPS,
+    RECENT,
+    RECORDS,
+    REQUEST,
+    TOMBSTONE,
+    TRIED_LONG_AGO,
+    TRIMMED_AND_NEW,
+    TWO_LEFT,
+    UNLOGGED,
+    WAITING,
+    ids,
+    recipients_of,
+)
+from spool_samples import NOW, everything, key, meta
 
 from kumodr import errors
 from kumodr.clock import text_of_time
@@ -21,88 +47,9 @@ from kumodr.reconcile.apply import apply
 from kumodr.reconcile.treatments import MEANING, TREATMENT_OF_REASON
 from kumodr.reconcile.trim import with_recipients
 from kumodr.spool import quarantine, vet
-from kumodr.spool.metadata import parse
 
 KINDS = ["rocksdb", "localdisk"]
 REPOSITORY = Path(__file__).resolve().parent.parent
-RECENT, LONG_AGO = UNTIL - timedelta(seconds=1), NOW - timedelta(hours=3)
-THREE = ["a@b.test", "b@b.test", "c@b.test"]
-(
-    WAITING, DELIVERED, EXPIRED, BOUNCED_BY_HAND, MOVED, RETURNED, TOMBSTONE, TWO_LEFT, ONE_LEFT, ALL_ENDED, NEW,
-    UNLOGGED, TRIED_LONG_AGO, LATER, REBOUND, HOOK, REQUEST, REQUEST_DONE, BROKEN, PENDING, NO_QUEUE, TRIMMED_AND_NEW,
-    BODY_LOST, BODY_UNKNOWN, BODY_DONE, META_LOST, META_UNKNOWN, DISCARDED, OTHER_CASE,
-) = (key(timedelta(hours=1), number) for number in range(29))  # fmt: skip
-OLD, FUTURE = key(timedelta(days=30), 1), key(timedelta(days=-1), 1)
-
-META = {
-    **dict.fromkeys(
-        (WAITING, DELIVERED, EXPIRED, BOUNCED_BY_HAND, MOVED, RETURNED, TOMBSTONE, NEW, UNLOGGED, TRIED_LONG_AGO,
-         REBOUND, OLD, FUTURE, BODY_LOST, BODY_UNKNOWN, BODY_DONE, DISCARDED, OTHER_CASE),
-        meta(),
-    ),
-    **dict.fromkeys((TWO_LEFT, ONE_LEFT, ALL_ENDED, TRIMMED_AND_NEW), meta(recipient=THREE)),
-    LATER: meta(schedule={"first_attempt": "2030-01-01T00:00:00Z"}),
-    HOOK: meta(recipient="hook@log.test", meta={"reception_protocol": "LogRecord", "queue": "hook"}),
-    **dict.fromkeys((REQUEST, REQUEST_DONE), meta(meta={"queue": "generator.kumomta.internal"})),
-    BROKEN: b"{\xff",
-    PENDING: meta(meta={"queue": "http://old.test:8000/.xfer.kumomta.internal"}),
-    NO_QUEUE: meta(recipient=[]),
-}  # fmt: skip
-DATA = {each: b"body of " + each for each in (*META, META_LOST, META_UNKNOWN)}
-for each in (BODY_LOST, BODY_UNKNOWN, BODY_DONE):
-    del DATA[each]
-
-LOST, PERHAPS, NULL, REPORT, GONE_BOUNCE = (key(timedelta(hours=2), number) for number in range(5))
-AFTER = UNTIL + timedelta(minutes=1)
-
-RECORDS = [
-    *(record("Reception", each, at=LONG_AGO) for each in META if each not in (UNLOGGED, HOOK, BODY_UNKNOWN, TWO_LEFT)),
-    record("Reception", TWO_LEFT, THREE, LONG_AGO),
-    *(record("TransientFailure", each, at=RECENT) for each in (WAITING, REBOUND, OTHER_CASE)),
-    record("Delivery", DELIVERED), record("Expiration", EXPIRED), record("AdminBounce", BOUNCED_BY_HAND),
-    record("XferOut", MOVED, response={"code": 250, "content": "new id is " + "a" * 32}),
-    record("XferOut", RETURNED, at=LONG_AGO), record("XferIn", RETURNED, at=LONG_AGO + timedelta(minutes=1)),
-    record("TransientFailure", RETURNED, at=RECENT),
-    record("Delivery", TWO_LEFT, ["b@b.test"]), record("TransientFailure", TWO_LEFT, ["a@b.test", "c@b.test"], RECENT),
-    record("Delivery", ONE_LEFT, ["a@b.test"]), record("Bounce", ONE_LEFT, "c@b.test"),
-    record("TransientFailure", ONE_LEFT, "b@b.test", RECENT),
-    record("Delivery", ALL_ENDED, ["c@b.test", "a@b.test"]), record("Bounce", ALL_ENDED, ["b@b.test"]),
-    record("Delivery", TRIMMED_AND_NEW, "a@b.test"),
-    record("TransientFailure", TRIED_LONG_AGO, at=LONG_AGO),
-    record("AdminRebind", REBOUND, at=UNTIL), record("AdminRebind", DISCARDED, queue="null"),
-    record("Delivery", OTHER_CASE, "R@b.test"),
-    record("Delivery", REQUEST_DONE, delivery_protocol="HttpInjectionGenerator"),
-    record("Delivery", BODY_DONE), record("Reception", META_LOST, at=AFTER),
-    record("Reception", LOST, at=AFTER, sender="=cmd|x", meta={"tenant": "acme", "campaign": "spring"}),
-    record("Reception", PERHAPS, at=LONG_AGO, queue="spring:acme@b.test"),
-    record("Reception", NULL, at=AFTER, queue="null"),
-    record("Reception", REPORT, at=AFTER), record("Feedback", REPORT, at=AFTER),
-    record("Reception", GONE_BOUNCE, at=AFTER), record("Bounce", GONE_BOUNCE, at=AFTER),
-    record("Rejection", b"", at=AFTER), record("SomethingNew", WAITING, at=RECENT),
-]  # fmt: skip
-
-EXPECTED = {
-    "to_send": {WAITING, RETURNED, LATER, OTHER_CASE},
-    "trimmed": {TWO_LEFT, ONE_LEFT},
-    "log_records": {HOOK},
-    "uncertain": {NEW, UNLOGGED, TRIED_LONG_AGO, REBOUND, REQUEST, TRIMMED_AND_NEW},
-    "finished": {
-        DELIVERED, EXPIRED, BOUNCED_BY_HAND, MOVED, TOMBSTONE, ALL_ENDED, REQUEST_DONE, BODY_DONE, DISCARDED
-    },
-    "lost_body": {BODY_LOST},
-    "never_acknowledged": {BODY_UNKNOWN},
-    "lost_metadata": {META_LOST},
-    "body_without_metadata": {META_UNKNOWN},
-    "too_old": {OLD},
-    "future": {FUTURE},
-    "unparsable": {BROKEN},
-    "pending_transfer": {PENDING},
-    "no_queue": {NO_QUEUE},
-}  # fmt: skip
-
-
-def ids(keys: set[bytes]) -> set[str]:
-    return {each.hex() for each in keys}
 
 
 @pytest.fixture(params=KINDS)
@@ -115,10 +62,6 @@ def do(spool: Path, **terms: object) -> tuple[int, int]:
     with planned(spool, **terms) as plan:
         done = apply(plan, spool / "meta", spool / "data", "auto", lambda *_: None)
     return done.moved, done.trimmed
-
-
-def recipients_of(spool: Path, each: bytes) -> tuple[str, ...]:
-    return parse(contents(spool)[0][each.hex()]).recipients
 
 
 def test_every_message_gets_its_one_treatment_and_nothing_is_changed(spool: Path) -> None:
@@ -350,68 +293,6 @@ def test_a_message_for_thousands_is_trimmed(tmp_path: Path) -> None:
 
 
 # --- a real server -----------------------------------------------------------------------------
-
-CAPTURES = ["localdisk-clean-stop", "localdisk-killed", "rocksdb-clean-stop", "rocksdb-killed",
-            "rocksdb-killed-long-segment", "rocksdb-killed-many-flushes"]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CAPTURES)
-def test_a_capture_is_reconciled(unpacked, fixtures_directory: Path, tmp_path: Path, name: str) -> None:
-    expected = json.loads((fixtures_directory / f"{name}.json").read_text())
-    captured = unpacked(name)
-    spool = restored(captured / "spool", tmp_path / "back")
-    with planned(spool, [captured / "logs"], disaster=None) as plan:
-        found = sets_of(plan)
-        missing = {*plan.lost_ids(certain=True), *plan.lost_ids(certain=False)}
-        apply(plan, spool / "meta", spool / "data", "auto", lambda *_: None)
-    assert set().union(*found.values()) == set(expected["meta_ids"])
-    assert set(found) <= {"to_send", "uncertain", "trimmed", "finished"}
-    assert missing <= set(expected["acked_not_in_spool_and_not_terminal"])
-    if expected["ended_by"] == "stop":
-        assert set(found) == {"to_send"}
-        assert not missing
-    staying = set(contents(spool)[0])
-    assert staying == set(expected["meta_ids"]) - found.get("finished", set())
-    assert staying.isdisjoint(expected.get("spooled_and_already_at_the_sink", ()))
-
-
-def test_what_a_stale_copy_holds_of_a_capture_is_finished_by_its_log(
-    unpacked, fixtures_directory: Path, tmp_path
-) -> None:
-    """Every message that the log ends is put into a spool, as a base of an earlier time has it: none stays."""
-    expected = json.loads((fixtures_directory / "rocksdb-killed.json").read_text())
-    logs = unpacked("rocksdb-killed") / "logs"
-    ended = set(expected["terminal_ids_in_log"]) - set(expected["spooled_but_terminal_in_log"])
-    addresses = {}
-    from kumodr.ledger.records import parse as parse_record
-    from kumodr.ledger.segments import read_records, segment_paths
-
-    for path in segment_paths(logs):
-        for line in read_records(path):
-            each = parse_record(line)
-            if each is not None and each.type == "Reception":
-                addresses[each.id] = each.recipients
-    entries = {bytes.fromhex(each): meta(recipient=addresses[each]) for each in ended}
-    spool = site(tmp_path / "r", "rocksdb", entries, dict.fromkeys(entries, b"x"))
-    with planned(spool, [logs]) as plan:
-        assert sets_of(plan) == {"finished": ended}
-
-
-def test_a_transferred_message_is_finished_here(unpacked, tmp_path: Path) -> None:
-    logs = unpacked("logs-xfer-source") / "logs"
-    with open_database([logs]) as database:
-        segments = [Segment(path, path.name, 0) for path in logs.iterdir() if not path.name.startswith(".")]
-        convert(database, segments, database.directory / "x.parquet")
-        rows = database.rows(
-            "SELECT DISTINCT id, moved_to FROM read_parquet(?) WHERE type = 'XferOut'",
-            [str(database.directory / "x.parquet")],
-        )
-    assert rows
-    assert all(len(moved) == 32 and moved != identifier for identifier, moved in rows)
-    entries = {bytes.fromhex(identifier): meta() for identifier, _ in rows}
-    spool = site(tmp_path / "r", "localdisk", entries, dict.fromkeys(entries, b"x"))
-    with planned(spool, [logs], max_age=timedelta(days=9999)) as plan:
-        assert sets_of(plan) == {"finished": {identifier for identifier, _ in rows}}
 
 
 # --- the command line --------------------------------------------------------------------------

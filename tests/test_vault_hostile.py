@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from disks import mounted
 from vaults import Bench, bench, capture_of, quiet
 
 from kumodr import errors
@@ -324,12 +324,8 @@ def test_a_target_that_is_there_is_refused(made: Bench, tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(tmp_path / "disk", "1m") as folder:
+        yield folder
 
 
 def test_a_full_disk_leaves_nothing(made: Bench, small_disk: Path) -> None:

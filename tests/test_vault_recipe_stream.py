@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from streamed_site import Site
 from streams import base, brought_back, content
-from test_recover_stream import Site
 
 from kumodr.vault.facts import StreamJoin
 
