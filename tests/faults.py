@@ -135,3 +135,29 @@ class FailingStore:
         if fails:
             raise errors.StoreUnavailable("the answer was lost")
         return answer
+
+
+class Numbers:
+    """The numbers of the operations that shall fail, until it is clear that there are no more.
+
+    How many operations a play has differs a little from one time to the next: threads look again after pauses. So no
+    count that was taken before says where the end is; it is where a play was over before its number came, often in a row.
+    """
+
+    _MISSES = 10
+
+    def __init__(self, at_least: int) -> None:
+        self._at_least = at_least
+        self._misses = 0
+
+    def __iter__(self) -> Iterator[int]:
+        number = 0
+        while self._misses < self._MISSES:
+            number += 1
+            self._misses += 1
+            yield number
+        assert number - self._misses >= self._at_least, f"after operation {number - self._misses} none came"
+
+    def came(self) -> None:
+        """The last number's operation was there, and failed."""
+        self._misses = 0
