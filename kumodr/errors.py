@@ -246,6 +246,11 @@ class LabFailed(KumodrError):
 # --- runtimes ----------------------------------------------------------------------------------
 
 
+class RuntimeUnknown(KumodrError):
+    exit_code = USAGE
+    default_remedy = "set runtime in kumodr.yaml; `kumodr init` on that machine finds it out"
+
+
 class DockerAbsent(KumodrError):
     exit_code = USAGE
     default_remedy = "install Docker and its compose plugin (or docker-compose), or run kumodr where they are"

@@ -20,6 +20,9 @@ from kumodr.plan.render import SAMPLE, render
 from kumodr.plan.schema import json_schema
 from kumodr.plan.shape import fields_of
 from kumodr.plan.validate import seconds_of
+from kumodr.runtimes.compose import ComposeRuntime
+from kumodr.runtimes.opening import runtime_of
+from kumodr.runtimes.protocol import Runtime
 
 SMALL = """version: 1
 site: primary
@@ -109,6 +112,40 @@ def test_durations() -> None:
         900, 7200, 300, 86400, 5400, 20, 20, 300,
     ]  # fmt: skip
     assert [seconds_of(each) for each in ("", "m", "-5m", "0s", True, None, [1])] == [None] * 7
+
+
+@pytest.mark.parametrize("seconds", [0.5, 0.05, 0.0000001, 90.0, 90.5, 1.0, 3600.0, 1e15])
+def test_a_duration_is_read_back_as_it_was_written(seconds: float) -> None:
+    text = render({**SAMPLE, "protect": {"every": seconds}})
+    assert parse_plan(text.encode(), Path("/x/kumodr.yaml")).protect.every == seconds
+
+
+@pytest.mark.parametrize(
+    ("runtime", "hint"),
+    [
+        ("{kind: compose, kumod: kumod}", "line 7: runtime.directory is missing"),
+        ("{kind: systemd}", "line 7: runtime.kumod is missing: which unit"),
+        ("{kind: docker}", "choose 'none', 'compose', 'systemd' or 'process'"),
+        ("{kind: [compose]}", "line 7: runtime.kind"),
+        ("compose", "line 7: runtime"),
+    ],
+)
+def test_a_runtime_that_cannot_be_used_is_a_mistake(runtime: str, hint: str) -> None:
+    mistakes = mistakes_of(SMALL.replace("objectives: {", f"runtime: {runtime}\nobjectives: {{"))
+    assert any(hint in each for each in mistakes), mistakes
+
+
+def test_a_plan_gives_its_runtime() -> None:
+    def runtime(text: str) -> Runtime:
+        return runtime_of(parse_plan(f"{SMALL}runtime: {text}\n".encode(), Path("/site/kumodr.yaml")), say=print)
+
+    assert isinstance(runtime("{kind: compose, directory: ., files: [a.yml], kumod: mail}"), ComposeRuntime)
+    units = runtime("{kind: systemd, kumod: kumomta.service, redis: r.service, others: [t.service, r.service]}")
+    assert units.services() == ("r.service", "t.service", "kumomta.service")
+    with pytest.raises(errors.LabMissing):
+        runtime("{kind: process, directory: absent, kumod: kumod}")
+    with pytest.raises(errors.RuntimeUnknown, match="does not say how this site's processes run; set runtime"):
+        runtime("{kind: none}")
 
 
 def test_the_sample_holds_every_key_and_is_a_plan() -> None:

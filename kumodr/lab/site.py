@@ -221,11 +221,14 @@ def plan_values(site: Site, vault: str) -> dict[str, Any]:
         "logs": {"directories": [str(root / "logs")]},
         "config": {"paths": [str(root / "config")]},
     }
+    runtime: dict[str, Any] = {"kind": "process", "directory": str(site.directory), "kumod": "kumod"}
     if site.options.redis:
+        runtime["redis"] = "redis"
         components["redis"] = {"url": f"redis://127.0.0.1:{site.addresses.redis}"}
     if site.options.prometheus:
         address = f"http://127.0.0.1:{site.addresses.prometheus}"
         components["prometheus"] = {"data": str(root / "prometheus" / "data"), "url": address}
+        runtime["prometheus"] = "prometheus"
     return {
         "version": 1,
         "site": "lab",
@@ -233,6 +236,7 @@ def plan_values(site: Site, vault: str) -> dict[str, Any]:
         "state": str(root / "kumodr-state"),
         "components": components,
         "kumod": {"http": site.http},
+        "runtime": runtime,
     }
 
 

@@ -161,6 +161,22 @@ class KumodPlan:
 
 
 @dataclass(frozen=True)
+class RuntimePlan:
+    """How this site's processes run, so that kumodr can start and stop them. `kumodr init` finds it out."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    kind: Annotated[Literal["none", "compose", "systemd", "process"], "none: you start and stop by hand"] = "none"
+    directory: Annotated[str | None, PATH, "compose: the project's folder, with .env; process: the lab's"] = None
+    files: Annotated[tuple[str, ...], PATH, "compose: its files in order; none: as the compose tool finds them"] = ()
+    profiles: Annotated[tuple[str, ...], "compose: the profiles that are on"] = ()
+    project: Annotated[str | None, "compose: the project's name, where it is not the usual one"] = None
+    kumod: Annotated[str | None, "the service or unit that is the mail server"] = None
+    redis: Annotated[str | None, "the service or unit that is Redis"] = None
+    prometheus: Annotated[str | None, "the service or unit that is Prometheus"] = None
+    others: Annotated[tuple[str, ...], "further services or units of this site, like tsa-daemon"] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """kumodr.yaml"""
 
@@ -173,4 +189,5 @@ class Plan:
     protect: ProtectPlan = field(default_factory=ProtectPlan)
     retention: RetentionPlan = field(default_factory=RetentionPlan)
     kumod: KumodPlan = field(default_factory=KumodPlan)
+    runtime: RuntimePlan = field(default_factory=RuntimePlan)
     objectives: Objectives = field(default_factory=Objectives)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from decimal import Decimal
 from typing import Any
 
 from kumodr.plan.model import SECONDS, Plan
@@ -21,6 +22,12 @@ SAMPLE: Mapping[str, Any] = {
         "prometheus": {"data": "/var/lib/prometheus/metrics2", "url": "http://127.0.0.1:9090"},
     },
     "kumod": {"http": "http://127.0.0.1:8000"},
+    "runtime": {
+        "kind": "systemd",
+        "kumod": "kumomta.service",
+        "redis": "redis-server.service",
+        "prometheus": "prometheus.service",
+    },
 }
 
 
@@ -71,7 +78,7 @@ def _text(field: Field, value: Any) -> str:
         for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
             if value % size == 0:
                 return f"{value / size:.0f}{unit}"
-        return f"{value:.0f}s"
+        return f"{Decimal(repr(value)):f}".removesuffix(".0") + "s"
     if isinstance(value, (list, tuple)):
         return json.dumps(list(value))
     return str(value) if isinstance(value, int) else json.dumps(value)

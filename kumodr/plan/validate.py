@@ -33,6 +33,7 @@ def validated(document: Document, folder: str) -> tuple[dict[str, Any], list[str
             place = tuple(each["loc"])
             found.append((document.line(place), _sentence(place, each)))
     found += [(document.line(place), text) for place, text in _secrets(values)]
+    found += [(document.line(("runtime", "kind")), text) for text in _runtime(values.get("runtime"))]
     site = values.get("site")
     if isinstance(site, str) and not _NAME.fullmatch(site):
         found.append((document.line(("site",)), f"site {site!r} cannot name points; use letters, like 'primary'"))
@@ -114,6 +115,16 @@ def _secrets(values: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
                 (*place, key),
                 f"{_dotted((*place, key))} holds a password; take it out and use password_file or password_env",
             )
+
+
+def _runtime(values: Any) -> Iterator[str]:
+    """Yield what a kind of runtime needs and is not said."""
+    runtime: dict[str, Any] = values if isinstance(values, dict) else {}
+    kind = runtime.get("kind", "none")
+    if kind in ("compose", "process") and not runtime.get("directory"):
+        yield f"runtime.directory is missing: kind {kind} needs to know the folder"
+    if kind in ("compose", "systemd", "process") and not runtime.get("kumod"):
+        yield f"runtime.kumod is missing: which {'unit' if kind == 'systemd' else 'service'} is the mail server"
 
 
 def _dotted(place: Place) -> str:
