@@ -294,3 +294,20 @@ class PortTaken(KumodrError):
 
 class RuntimeSlow(KumodrError):
     default_remedy = "see whether the machine or its container engine hangs, then try again"
+
+
+# --- install -----------------------------------------------------------------------------------
+
+
+class InstallUnsafe(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = "move it away, or leave that part out: kumodr writes over nothing that is not its own"
+
+
+class InstallFailed(KumodrError):
+    default_remedy = "correct the cause and run the same command again; what is done already is not done twice"
+
+
+class NothingInstalled(KumodrError):
+    exit_code = NOTHING
+    default_remedy = "install it with `kumodr install units` or `kumodr install sidecar`"

@@ -110,6 +110,7 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr backup", "backup")
     lab.run("kumodr protect --dry-run", "protect", "--dry-run")
     lab.protect()
+    installed_units(lab, tmp_path / "units")
     lab.run("kumodr points", "points")
     for words in ((), ("--deep", *key), ("--restore", *key)):
         lab.run("kumodr verify", "verify", *words)
@@ -152,6 +153,15 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
             if always and not any(covers(field, place) or place.startswith(field) for place in found)
         }  # fmt: skip
         assert missing == set(), name
+
+
+def installed_units(lab: Lab, folder: Path) -> None:
+    """Let units be printed, put there by hand, and their removal be printed: no systemd is asked."""
+    folder.mkdir()
+    said = lab.run("kumodr install units", "install", "units", "--to", str(folder))
+    for each in said["files"]:
+        Path(each["path"]).write_text(each["text"])
+    lab.run("kumodr install remove", "install", "remove", "--to", str(folder))
 
 
 def test_a_plan_that_is_wrong_lists_every_mistake(tmp_path: Path) -> None:

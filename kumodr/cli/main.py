@@ -28,6 +28,7 @@ VERBS = {
     "restore": "bring a stored state back into an empty directory",
     "standby": "keep a directory up to date with the stream, ready to take over",
     "spool": "look into a spool: status, list, show, vet, export",
+    "install": "put kumodr to work here: units of systemd, or a sidecar of a compose project",
     "plan": "show the plan, or the schema of kumodr.yaml",
     "lab": "a miniature mail site on this machine, to try everything on",
 }

@@ -14,6 +14,7 @@ from kumodr.cli.terminal import Terminal, age_text, size_text
 from kumodr.clock import system_clock, time_of_text
 from kumodr.plan.load import load_plan, nearest
 from kumodr.protect.figures import Figures
+from kumodr.protect.notify import ServiceManager
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +41,20 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     agent = Agent(plan_file, plan, sealed_to(vault, key), key, system_clock, terminal.note)
     stop = threading.Event()
+    manager = ServiceManager(os.environ)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         stop.set()
+        manager.stopping()
+
+    def tell(figures: Figures) -> None:
+        terminal.live(line(figures))
+        manager.round_done(line(figures))
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     terminal.note(f"protecting {plan.site}, every {plan.protect.every:g} s, into {vault.store.address}")
     try:
-        agent.run(stop, lambda figures: terminal.live(line(figures)))
+        agent.run(stop, tell, manager.ready)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -60,8 +60,16 @@ class Agent:
         self.points = Points(plan_file, plan, self.stream, self.board, clock, say)
         self._proofs: dict[str, Result] = {}
 
-    def run(self, stop: threading.Event, each_round: Callable[[Figures], None] = lambda _figures: None) -> None:
-        """Protect until `stop` is set. Raise AnotherRun where a loop runs on this state directory."""
+    def run(
+        self,
+        stop: threading.Event,
+        each_round: Callable[[Figures], None] = lambda _figures: None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Protect until `stop` is set; `ready` is called when no other loop can run, before the first round.
+
+        Raise AnotherRun where a loop runs on this state directory.
+        """
         with locked(self._state, "protect"):
             config = self._plan.components.config
             if config is not None:
@@ -76,6 +84,7 @@ class Agent:
                 server, _ = serve(self._plan.protect.metrics, collector)
             self.stream.start()
             try:
+                ready()
                 while not stop.is_set():
                     begun = time.monotonic()
                     self._round(each_round)
