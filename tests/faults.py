@@ -141,7 +141,7 @@ class Numbers:
     """The numbers of the operations that shall fail, until it is clear that there are no more.
 
     How many operations a play has differs a little from one time to the next: threads look again after pauses. So no
-    count that was taken before says where the end is; it is where a play was over before its number came, often in a row.
+    count that was taken before says where the end is: where a play was over before its number came, often in a row.
     """
 
     _MISSES = 10

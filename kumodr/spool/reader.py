@@ -36,6 +36,10 @@ class Spool:
         """Yield every id with its metadata as stored (`metadata.parse` reads it). Raise SpoolDamaged."""
         return ((key.hex(), raw) for key, raw in self._meta.entries())
 
+    def bodies(self) -> Iterator[tuple[str, bytes]]:
+        """Yield every id that has a body, with its bytes. Raise SpoolDamaged."""
+        return ((key.hex(), body) for key, body in self._data.entries())
+
     def count(self) -> int:
         """Return how many messages have metadata. Raise SpoolDamaged."""
         return sum(1 for _ in self._meta.ids())

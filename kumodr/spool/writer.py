@@ -98,16 +98,16 @@ class RocksWriter:
             raise errors.DiskFull(f"{self._half} cannot be written: {' '.join(str(error).split())[:400]}") from error
 
 
-def open_database(half: Path, logs: Path, *, compact: bool = False) -> "Rdict":
+def open_database(half: Path, logs: Path, *, compact: bool = False, create: bool = False) -> "Rdict":
     """Given a RocksDB half of a copy, open it for changes, the engine's log files in the private directory `logs`.
 
-    Raise SpoolDamaged.
+    With `create`, the directory is empty and becomes one. Raise SpoolDamaged.
     """
     from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict
 
     logs.mkdir(mode=0o700, exist_ok=True)
     options = Options(raw_mode=True)
-    options.create_if_missing(False)
+    options.create_if_missing(create)
     options.set_paranoid_checks(True)
     options.set_compression_type(DBCompressionType.snappy())
     options.set_db_log_dir(str(logs))
