@@ -1,9 +1,16 @@
 """A compose project for tests, of an image made out of one Debian package: no image registry is asked."""
 
 import io
+import os
+import shutil
 import subprocess
 import tarfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 IMAGE = "kumodr-test-base:busybox-1"
 
@@ -48,6 +55,38 @@ def docker_reason() -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"Docker does not answer: {error}"
     return None if answer.returncode == 0 else f"Docker does not answer: {answer.stderr.strip()[-200:]}"
+
+
+NO_DOCKER = docker_reason()
+MAY_SKIP = "CI" not in os.environ or shutil.which("docker") is None
+"""Where tests run unattended on a machine that has Docker, a Docker that does not answer is a failure."""
+
+needs_docker = pytest.mark.skipif(NO_DOCKER is not None and MAY_SKIP, reason=str(NO_DOCKER))
+
+
+@contextmanager
+def compose_project(directory: Path, text: str, *variables: str) -> Iterator[str]:
+    """Given a folder, a compose file and lines for `.env`, write them, give the project's name, and clear all away."""
+    name = f"kumodrtest{uuid.uuid4().hex[:8]}"
+    (directory / "docker-compose.yml").write_text(text)
+    (directory / ".env").write_text("\n".join([f"COMPOSE_PROJECT_NAME={name}", *variables]) + "\n")
+    try:
+        yield name
+    finally:
+        clear_project(name)
+
+
+def clear_project(name: str) -> None:
+    """Given a compose project's name, remove its containers, networks and volumes."""
+    label = f"label=com.docker.compose.project={name}"
+    for words, remove in (
+        (["ps", "-aq"], ["rm", "-fv"]),
+        (["network", "ls", "-q"], ["network", "rm"]),
+        (["volume", "ls", "-q"], ["volume", "rm"]),
+    ):
+        found = subprocess.run(["docker", *words, "--filter", label], capture_output=True, text=True).stdout.split()
+        if found:
+            subprocess.run(["docker", *remove, *found], capture_output=True, check=True)
 
 
 def make_image(directory: Path) -> None:

@@ -24,6 +24,7 @@ from kumodr.runtimes.process import ProcessRuntime
 from kumodr.runtimes.protocol import Runtime
 from kumodr.runtimes.systemd import SystemdRuntime
 from tests.compose_site import COMPOSE, STUBBORN, WEB, docker_reason, make_image
+from tests.disks import mounted
 from tests.servers import free_port, wait_for
 
 NO_DOCKER = docker_reason()
@@ -264,7 +265,9 @@ def test_docker_absent(tmp_path: Path) -> None:
     ("text", "kind"),
     [
         ("Got permission denied while trying to connect to the Docker daemon socket", errors.DockerForbidden),
-        ("PermissionError: [Errno 13] Permission denied", errors.DockerForbidden),
+        ("version: ('Connection aborted.', PermissionError(13, 'Permission denied'))", errors.DockerForbidden),
+        ('exec: "/docker-entrypoint.sh": permission denied: unknown', errors.ServiceFailed),
+        ("Error while fetching server API version: [Errno 111] Connection refused", errors.DockerStopped),
         ("write /spool/x: no space left on device", errors.DiskFull),
         ("something else", errors.ServiceFailed),
     ],
@@ -287,6 +290,20 @@ def test_a_unit_that_loops_and_one_that_ends_are_named(units: Path) -> None:
         runtime.start("ending.service")
     with pytest.raises(errors.ServiceMissing, match="systemd has no unit"):
         runtime.start("gone.service")
+
+
+def test_a_unit_that_ends_for_a_full_disk_or_a_taken_port_is_named(units: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "64k") as small, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        add_unit(units, "filling.service", f"exec dd if=/dev/zero of={small}/file bs=64k count=4")
+        listening = f"import socket; socket.create_server(('127.0.0.1', {taken.getsockname()[1]}))"
+        add_unit(units, "listening.service", f'exec {sys.executable} -c "{listening}"')
+        runtime = SystemdRuntime(["filling.service", "listening.service"], say=print)
+        with pytest.raises(errors.DiskFull, match=r"filling\.service ends because no space is left"):
+            runtime.start("filling.service")
+        with pytest.raises(errors.PortTaken, match=r"listening\.service ends because a port"):
+            runtime.start("listening.service")
 
 
 def test_a_unit_with_less_patience_than_asked_for_is_said(units: Path) -> None:

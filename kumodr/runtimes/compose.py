@@ -17,11 +17,14 @@ from kumodr import errors
 from kumodr.runtimes import host
 from kumodr.runtimes.commands import Answer, Runner, run
 from kumodr.runtimes.docker_errors import named
+from kumodr.runtimes.endings import explained
 from kumodr.runtimes.protocol import State, Stopped, Usage
 
 _QUICK = 60.0
 _SLOW = 600.0
 _SETTLE = 1.0
+_PATIENCE = 300
+"""Seconds for a service that has to go where no patience is said, as in KumoMTA's unit."""
 _KILLED = 137
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -62,14 +65,11 @@ class ComposeRuntime:
         return tuple(self._tool(["config", "--services"], limit=_QUICK).out.decode().split())
 
     def start(self, service: str) -> None:
-        self._known(service)
-        answer = self._tool(["up", "-d", "--no-deps", "--no-recreate", service], limit=_SLOW, judge=False)
-        if answer.code:
-            raise named((answer.out + answer.err).decode(errors="replace"), service)
-        began = self._now()
-        while self._now() - began < _SETTLE:
-            self._must_stay_up(service)
-            self._pause(0.1)
+        self._begin(service, ["--no-recreate", service])
+
+    def renew(self, service: str) -> None:
+        """Start a service, made anew where its definition changed, and see that it stays up. Raise as `start` does."""
+        self._begin(service, [service])
 
     def stop(self, service: str, *, patience: float) -> Stopped:
         began = self._now()
@@ -122,10 +122,8 @@ class ComposeRuntime:
 
     def scale(self, service: str, count: int) -> None:
         self._known(service)
-        words = ["up", "-d", "--no-deps", "--no-recreate", "--scale", f"{service}={count}", service]
-        answer = self._tool(words, limit=_SLOW, judge=False)
-        if answer.code:
-            raise named((answer.out + answer.err).decode(errors="replace"), service)
+        self._say(f"waiting up to {_PATIENCE} s for each {service} that is too many to end by itself")
+        self._up_again(["--no-recreate", "--scale", f"{service}={count}", service], service)
 
     def usage(self, service: str) -> Usage:
         container = self._running(service)["Id"]
@@ -139,13 +137,37 @@ class ComposeRuntime:
     def digest(self, service: str) -> str:
         return str(self._running(service)["Image"])
 
-    def _must_stay_up(self, service: str) -> None:
+    def _begin(self, service: str, words: Sequence[str]) -> None:
+        self._known(service)
+        # Docker counts from none again where it is started by hand, so restarts of earlier days are told from new ones.
+        before = {each["Id"]: each["RestartCount"] for each in self._containers(service) if self._up(each)}
+        self._up_again(words, service)
+        began = self._now()
+        while self._now() - began < _SETTLE:
+            self._must_be_up(service, before)
+            self._pause(0.1)
+
+    def _up_again(self, words: Sequence[str], service: str) -> None:
+        """Let the compose tool bring a service to what it should be. Without a word it kills after ten seconds."""
+        command = ["up", "-d", "--no-deps", "--timeout", str(_PATIENCE), *words]
+        answer = self._tool(command, limit=_SLOW + _PATIENCE, judge=False)
+        if answer.code:
+            raise named((answer.out + answer.err).decode(errors="replace"), service)
+
+    def _must_be_up(self, service: str, before: Mapping[str, int]) -> None:
+        """Given the restarts of each container that was up before, raise where a service ends or ended."""
         containers = self._containers(service)
-        if any(each["State"]["Restarting"] or each["RestartCount"] for each in containers):
-            raise errors.ServiceRestarts(f"{service} ends and is restarted in a loop")
-        if not any(self._up(each) for each in containers):
-            code = containers[0]["State"]["ExitCode"] if containers else "unknown"
-            raise errors.ServiceFailed(f"{service} ended as soon as it was started, with exit code {code}")
+        loops = any(
+            each["State"]["Restarting"] or each["RestartCount"] > before.get(each["Id"], 0) for each in containers
+        )
+        if loops or not any(self._up(each) for each in containers):
+            raise explained(self.logs(service, lines=10), service) or self._early_end(containers, service, loops=loops)
+
+    def _early_end(self, containers: Sequence[dict[str, Any]], service: str, *, loops: bool) -> errors.KumodrError:
+        if loops:
+            return errors.ServiceRestarts(f"{service} ends and is restarted in a loop")
+        code = containers[0]["State"]["ExitCode"] if containers else "unknown"
+        return errors.ServiceFailed(f"{service} ended as soon as it was started, with exit code {code}")
 
     def _running(self, service: str) -> dict[str, Any]:
         for each in self._containers(service):
@@ -196,7 +218,8 @@ class ComposeRuntime:
 
     def _tool_and_name(self) -> tuple[list[str], str]:
         if self._found is None:
-            self._found = self._compose(), self._name()
+            tool = self._compose()
+            self._found = tool, self._name(tool)
         return self._found
 
     def _compose(self) -> list[str]:
@@ -211,12 +234,17 @@ class ComposeRuntime:
             raise errors.DockerAbsent("neither `docker compose` nor docker-compose works here")
         return ["docker-compose"]
 
-    def _name(self) -> str:
-        """The project's name as both generations choose it: given, environment, `.env`, `name:`, the folder."""
+    def _name(self, tool: Sequence[str]) -> str:
+        """The project's name as both generations choose it: given, environment, `.env`, `name:`, the folder.
+
+        The folder is that of the first file, where files are given. The newer tool takes marks off the beginning.
+        """
         project = self._project
+        folder = (project.directory / project.files[0]).parent if project.files else project.directory
         given = project.name or self._environment.get("COMPOSE_PROJECT_NAME")
-        name = given or _in_dotenv(project.directory / ".env") or _in_file(project) or project.directory.resolve().name
-        return re.sub(r"[^-_a-z0-9]", "", name.lower())
+        name = given or _in_dotenv(folder / ".env") or _in_file(project) or folder.resolve().name
+        plain = re.sub(r"[^-_a-z0-9]", "", name.lower())
+        return plain.lstrip("-_") if tool[0] == "docker" else plain
 
     def _call(self, command: Sequence[str], *, limit: float, stdin: bytes = b"") -> Answer:
         directory = self._project.directory

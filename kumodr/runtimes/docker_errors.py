@@ -2,12 +2,14 @@
 
 from kumodr import errors
 
+_FORBIDDEN = "Docker's socket may not be used by this user"
 _SIGNS: tuple[tuple[tuple[str, ...], type[errors.KumodrError], str], ...] = (
-    (("permission denied", "docker"), errors.DockerForbidden, "Docker's socket may not be used by this user"),
-    (("permissionerror",), errors.DockerForbidden, "Docker's socket may not be used by this user"),
+    (("permission denied", "docker daemon socket"), errors.DockerForbidden, _FORBIDDEN),
+    (("permission denied", "docker api"), errors.DockerForbidden, _FORBIDDEN),
+    (("connection aborted", "permissionerror"), errors.DockerForbidden, _FORBIDDEN),
     (("cannot connect to the docker daemon",), errors.DockerStopped, "the Docker daemon does not answer"),
     (("couldn't connect to docker daemon",), errors.DockerStopped, "the Docker daemon does not answer"),
-    (("connection aborted", "no such file or directory"), errors.DockerStopped, "the Docker daemon does not answer"),
+    (("error while fetching server api version",), errors.DockerStopped, "the Docker daemon does not answer"),
     (("port is already allocated",), errors.PortTaken, "a port that {0} publishes is taken"),
     (("address already in use",), errors.PortTaken, "a port that {0} publishes is taken"),
     (("no space left on device",), errors.DiskFull, "no space is left where {0} writes"),

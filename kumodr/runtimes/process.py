@@ -11,6 +11,7 @@ from kumodr.lab.services import log_of
 from kumodr.lab.site import Site
 from kumodr.runtimes import host
 from kumodr.runtimes.commands import Answer, Runner, run
+from kumodr.runtimes.endings import explained
 from kumodr.runtimes.protocol import State, Stopped, Usage
 
 
@@ -36,7 +37,8 @@ class ProcessRuntime:
         try:
             self._site.start([service])
         except errors.LabFailed as error:
-            raise errors.ServiceFailed(error.what, remedy=error.remedy) from error
+            known = explained(host.tail(log_of(service, self._site), 10), service)
+            raise known or errors.ServiceFailed(error.what, remedy=error.remedy) from error
 
     def stop(self, service: str, *, patience: float) -> Stopped:
         pid, began = self.state(service).pid, self._now()

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 from kumodr import errors
 from kumodr.runtimes import host
 from kumodr.runtimes.commands import Answer, Runner, run
+from kumodr.runtimes.endings import explained
 from kumodr.runtimes.protocol import State, Stopped, Usage
 
 _QUICK = 60.0
@@ -47,12 +48,9 @@ class SystemdRuntime:
         began = self._now()
         while self._now() - began < _SETTLE:
             state = self.state(service)
-            if state.word == "auto-restart" or state.restarts:
-                raise errors.ServiceRestarts(f"{service} ends and is restarted in a loop")
-            if not state.running:
-                raise errors.ServiceFailed(
-                    f"{service} ended as soon as it was started, with exit code {state.exit_code}"
-                )
+            loops = state.word == "auto-restart" or state.restarts > 0
+            if loops or not state.running:
+                raise explained(self.logs(service, lines=10), service) or _early_end(service, state, loops=loops)
             self._pause(_POLL)
 
     def stop(self, service: str, *, patience: float) -> Stopped:
@@ -155,6 +153,12 @@ class SystemdRuntime:
                 raise errors.ServiceFailed(f"systemd does not let this user {verb} {service}", remedy="run as root")
             raise errors.ServiceFailed(f"systemctl {verb} {service} failed: {' '.join(text.split())[:300]}")
         return answer
+
+
+def _early_end(service: str, state: State, *, loops: bool) -> errors.KumodrError:
+    if loops:
+        return errors.ServiceRestarts(f"{service} ends and is restarted in a loop")
+    return errors.ServiceFailed(f"{service} ended as soon as it was started, with exit code {state.exit_code}")
 
 
 def _duration(text: str) -> float | None:
