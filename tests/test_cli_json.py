@@ -137,6 +137,7 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr spool export", "spool", "export", "--to", f"{back}-mail", *spool)
     lab.run("kumodr spool reconcile", "spool", "reconcile", *spool)
     lab.run("kumodr spool lost", "spool", "lost", *spool)
+    lab.run("kumodr spool diagnose", "spool", "diagnose", *spool)
     lab.run("kumodr spool salvage", "spool", "salvage", f"{back}/spool", "--to", f"{back}-salvaged")
     lab.run("kumodr lab status", "lab", "status", ".")
     lab.run("kumodr lab break", "lab", "break", "kill", ".")

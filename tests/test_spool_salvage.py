@@ -1,6 +1,7 @@
 """`kumodr spool salvage`: whatever was broken, the result has every message that the damaged spool or the copy has."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from test_spool_fixtures import SPOOLS
 from kumodr.cli.main import main
 from kumodr.clock import system_clock
 from kumodr.lab.faults import FAULTS
+from kumodr.spool.diagnose import Diagnosis, diagnose
 from kumodr.spool.localdisk import path_of
 from kumodr.spool.reader import open_spool
 from kumodr.spool.salvage.entry import NOTHING
@@ -103,12 +105,18 @@ def broken(world: World, folder: Path, faults: tuple[str, ...], seed: int) -> Wo
 def salvaged(world: World, target: Path, *, copy: bool = True) -> tuple[Salvaged, dict[str, Half]]:
     """Salvage; return what it says, and what is in the result. The damaged spool must stay as it was."""
     there = _state(world.damaged)
-    found = salvage(world.damaged, world.copy if copy else None, target, clock=system_clock, progress=lambda *_: None)
+    found = salvage(
+        *halves(world.damaged), world.copy if copy else None, target, clock=system_clock, progress=lambda *_: None
+    )
     assert _state(world.damaged) == there
     with open_spool(target / "spool" / "meta", target / "spool" / "data") as spool:
         metas = {bytes.fromhex(each): value for each, value in spool.entries()}
         bodies = {bytes.fromhex(each): value for each, value in spool.bodies()}
     return found, {"meta": metas, "data": bodies}
+
+
+def halves(spool: Path) -> tuple[Path, Path]:
+    return spool / "meta", spool / "data"
 
 
 def _state(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -226,6 +234,34 @@ def test_localdisk_files_are_saved_one_by_one(tmp_path: Path) -> None:
     assert found.from_both == 2
 
 
+def diagnosed(world: World) -> Diagnosis:
+    there = _state(world.damaged)
+    found = diagnose(*halves(world.damaged), "auto", system_clock, lambda *_: None)
+    assert _state(world.damaged) == there
+    return found
+
+
+def test_a_sound_spool_is_called_sound_whatever_its_log_says_of_the_past(made: World, tmp_path: Path) -> None:
+    world = broken(made, tmp_path, (), 0)
+    (world.damaged / "meta" / "LOG").write_text("2026/11/24 [ERROR] Corruption: once upon a time\n")
+    found = diagnosed(world)
+    assert (found.verdict, found.readable, found.evidence) == ("sound", len(made.now["meta"]), ())
+    assert [each.witness for each in found.told] == ["meta/LOG"]
+
+
+@pytest.mark.parametrize("fault", [each for each in ROCKS_FAULTS if each != "truncate-wal"])
+def test_every_fault_is_diagnosed_with_its_file(made: World, tmp_path: Path, fault: str) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(made.damaged, site / "spool")
+    said = FAULTS[fault](SimpleNamespace(root=site), Random(9))  # pyright: ignore
+    found = diagnosed(World(site / "spool", made.copy, made.now, made.ever, made.before))
+    assert found.verdict == "damaged"
+    file = re.search(r"(\d+\.(?:sst|log))|CURRENT", said)
+    assert file is not None
+    text = " ".join(each.text for each in found.evidence)
+    assert file[0] in text or "write-ahead log is missing" in text or "writes before number" in text
+
+
 def test_the_verb_says_what_it_found_and_what_to_do_next(
     made: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +275,8 @@ def test_the_verb_says_what_it_found_and_what_to_do_next(
     assert "is missing" in text
     assert f"{looked['messages']:,} whole messages" in text
     assert main(["spool", "vet", "--spool", str(tmp_path / "to" / "spool"), "--max-age", "300d", "--apply"]) in (0, 3)
+    assert main(["spool", "diagnose", "--spool", str(world.damaged)]) == 3
+    assert "remove nothing" in capsys.readouterr().out
     assert main(["spool", "salvage", str(world.damaged), "--to", str(tmp_path / "to")]) == 5
     assert main(["spool", "salvage", str(world.damaged), "--to", str(world.damaged / "meta" / "x")]) == 5
     assert main(["spool", "salvage", str(tmp_path / "nowhere")]) == 4
@@ -250,7 +288,7 @@ def test_a_capture_of_a_real_server_comes_out_whole(
 ) -> None:
     expected = json.loads((fixtures_directory / f"{name}.json").read_text())
     spool = unpacked(name) / "spool"
-    found = salvage(spool, None, tmp_path / "to", clock=system_clock, progress=lambda *_: None)
+    found = salvage(*halves(spool), None, tmp_path / "to", clock=system_clock, progress=lambda *_: None)
     assert not any(found.unknown.values())
     with open_spool(tmp_path / "to" / "spool" / "meta", tmp_path / "to" / "spool" / "data") as result:
         assert sorted(result.ids()) == sorted(expected["meta_ids"])

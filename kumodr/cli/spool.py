@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kumodr import errors
-from kumodr.cli import spool_diff, spool_lost, spool_reconcile, spool_salvage
+from kumodr.cli import spool_diagnose, spool_diff, spool_lost, spool_reconcile, spool_salvage
 from kumodr.cli.terminal import Terminal, size_text
 from kumodr.clock import system_clock, text_of_time
 
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spool_reconcile.add_options(_task(tasks, "reconcile", spool_reconcile.run, spool_reconcile.SUMMARY))
     spool_lost.add_options(_task(tasks, "lost", spool_lost.run, spool_lost.SUMMARY))
     spool_diff.add_task(tasks)
+    spool_diagnose.add_options(_task(tasks, "diagnose", spool_diagnose.run, spool_diagnose.SUMMARY))
     spool_salvage.add_task(tasks)
     quarantine = _task(tasks, "quarantine", _quarantine, "list what was taken out, or put it back")
     quarantine.add_argument("action", choices=("list", "put-back"))

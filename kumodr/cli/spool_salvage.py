@@ -47,7 +47,15 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         refusal = why_not_target(target, tuple(each for each in (damaged, copy) if each is not None))
         if refusal is not None:
             raise refusal
-    found = salvage(damaged, copy, target, kind=arguments.kind, clock=system_clock, progress=terminal.progress)
+    found = salvage(
+        damaged / "meta",
+        damaged / "data",
+        copy,
+        target,
+        kind=arguments.kind,
+        clock=system_clock,
+        progress=terminal.progress,
+    )
     document = asdict(found)
     document["unknown"] = {half: [each.text for each in unknown] for half, unknown in found.unknown.items()}
     terminal.result(document | {"target": str(target) if target else None}, _lines(found, target))

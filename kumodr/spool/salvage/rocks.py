@@ -28,6 +28,7 @@ _NUMBERED = re.compile(r"(\d{6,20})\.(sst|log)")
 _MANIFEST = re.compile(r"MANIFEST-(\d{6,20})")
 _PIECE = 1 << 20
 _PAGE = 4096
+_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,30 @@ class RocksSource:
         """Raise SpoolUnreadable."""
         self._descriptors: list[int] = []
         self.unknown: list[Unknown] = []
-        try:
-            names = sorted(os.listdir(half)) if half.is_dir() else []
-            live, written = self._manifest(half, names)
-            self._expected = written + 1 if written else 0
-            self.sources = tuple(
-                self._open(half, name)
-                for name in names
-                if _NUMBERED.fullmatch(name) and (live is None or live.holds(name))
-            )
-        except OSError as error:
+        self.sources: tuple[Source, ...] = ()
+        self._expected = 0
+        for _attempt in range(_ATTEMPTS):
+            before = _state(half)
+            try:
+                self._hold(half)
+            except OSError as error:
+                self.close()
+                if _state(half) == before:
+                    reason = f"{error.filename or half} cannot be read: {error.strerror}"
+                    raise errors.SpoolUnreadable(reason) from error
+            if _state(half) == before:
+                return
             self.close()
-            raise errors.SpoolUnreadable(f"{error.filename or half} cannot be read: {error.strerror}") from error
+            self.unknown.clear()
+        raise errors.SpoolChanging(f"{half} does not hold still: a mail server runs on it")
+
+    def _hold(self, half: Path) -> None:
+        """Open the files that belong to the database; they stay readable whatever happens to their names."""
+        names = sorted(os.listdir(half)) if half.is_dir() else []
+        live, written = self._manifest(half, names)
+        self._expected = written + 1 if written else 0
+        wanted = [name for name in names if _NUMBERED.fullmatch(name) and (live is None or live.holds(name))]
+        self.sources = tuple(self._open(half, name) for name in wanted)
         if live is not None:
             self._missing(live, {source.name for source in self.sources})
 
@@ -153,6 +166,20 @@ class RocksSource:
     def _add(self, unknown: Unknown) -> None:
         if unknown not in self.unknown:
             self.unknown.append(unknown)
+
+
+def _state(half: Path) -> tuple[object, ...]:
+    """What changes whenever files come to belong to the database, or cease to: the sizes of its MANIFESTs, the logs."""
+    found: list[object] = []
+    try:
+        for entry in os.scandir(half):
+            if _MANIFEST.fullmatch(entry.name):
+                found.append((entry.name, entry.stat().st_size))
+            elif entry.name.endswith(".log"):
+                found.append(entry.name)
+    except OSError:
+        return ()
+    return tuple(sorted(map(str, found)))
 
 
 def _whole(descriptor: int, offset: int, length: int) -> bytes:

@@ -144,41 +144,48 @@ def _picked(entries: Iterator[tuple[bytes, bytes]], places: Iterator[int]) -> It
 
 
 @contextmanager
-def _halves(damaged: Path, kind: str, copy: Spool | None) -> Generator[dict[str, _Half]]:
+def _halves(damaged: Mapping[str, Path], kind: str, copy: Spool | None) -> Generator[dict[str, _Half]]:
     with ExitStack() as held:
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="kumodr-salvage-")))
         halves: dict[str, _Half] = {}
         found = _kind(damaged, kind)
         for name in HALVES:
-            halves[name] = _Half(name, damaged / name, found, copy, scratch)
+            halves[name] = _Half(name, damaged[name], found, copy, scratch)
             held.callback(halves[name].close)
         yield halves
 
 
-def _kind(damaged: Path, kind: str) -> Kind:
+def _kind(damaged: Mapping[str, Path], kind: str) -> Kind:
     """Return the kind of either half: one of them may be gone. Raise SpoolMissing where both are."""
     try:
-        return kind_of(damaged / "meta", kind)
+        return kind_of(damaged["meta"], kind)
     except errors.SpoolMissing:
-        return kind_of(damaged / "data", kind)
+        return kind_of(damaged["data"], kind)
 
 
 def salvage(
-    damaged: Path, copy: Path | None, target: Path | None, *, kind: str = "auto", clock: Clock, progress: Progress
+    meta: Path,
+    data: Path,
+    copy: Path | None,
+    target: Path | None,
+    *,
+    kind: str = "auto",
+    clock: Clock,
+    progress: Progress,
 ) -> Salvaged:
-    """Given a damaged spool's directory and a copy's, write the union to `target/spool`; None only looks.
+    """Given a damaged spool's halves and a copy's folder, write the union to `target/spool`; None only looks.
 
     `target` is an empty directory. The evidence of what was seen deleted stands beside it, the marker of a restored
     copy last; the damaged spool is only read. Raise SpoolMissing, SpoolUnreadable, SpoolDamaged for the copy, DiskFull.
     """
     with ExitStack() as held:
         source = held.enter_context(open_spool(copy / "meta", copy / "data")) if copy is not None else None
-        halves = held.enter_context(_halves(damaged, kind, source))
+        halves = held.enter_context(_halves({"meta": meta, "data": data}, kind, source))
         for half in halves.values():
             half.look(clock(), progress)
-        meta, data = (half.newest for half in halves.values())
-        meta.finish(data.deleted())
-        data.finish(meta.deleted())
+        one, other = (half.newest for half in halves.values())
+        one.finish(other.deleted())
+        other.finish(one.deleted())
         found = _counted(halves)
         if target is not None:
             _write(target, halves, found, clock, progress)
