@@ -243,6 +243,17 @@ class LabFailed(KumodrError):
     default_remedy = "look at the process logs in the lab's run directory"
 
 
+# --- the mail server ---------------------------------------------------------------------------
+
+
+class MailServerSilent(KumodrError):
+    default_remedy = "start it, or correct kumod.http and kumod.smtp in kumodr.yaml"
+
+
+class MailServerRefuses(KumodrError):
+    default_remedy = "look into KumoMTA's own log; this host must be among the listener's trusted_hosts"
+
+
 # --- runtimes ----------------------------------------------------------------------------------
 
 

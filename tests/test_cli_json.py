@@ -107,6 +107,8 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr init", "init", "--lab", ".", "--out", str(tmp_path / "plan.yaml"))
     lab.run("kumodr vault init", "vault", "init", "--identity-out", lab.key)
     lab.run("kumodr check", "check")
+    lab.run("kumodr health", "health")
+    lab.run("kumodr mail-test", "mail-test", "--to", "someone@there.test")
     lab.run("kumodr backup", "backup")
     lab.run("kumodr protect --dry-run", "protect", "--dry-run")
     lab.protect()

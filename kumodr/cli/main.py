@@ -28,6 +28,8 @@ VERBS = {
     "restore": "bring a stored state back into an empty directory",
     "standby": "keep a directory up to date with the stream, ready to take over",
     "spool": "look into a spool: status, list, show, vet, export",
+    "health": "does the mail service work now? services, listeners, queues, disks",
+    "mail-test": "send a message through the mail server and follow it to its end",
     "install": "put kumodr to work here: units of systemd, or a sidecar of a compose project",
     "plan": "show the plan, or the schema of kumodr.yaml",
     "lab": "a miniature mail site on this machine, to try everything on",
@@ -49,7 +51,7 @@ def parser_of_verb(verb: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--plan", metavar="FILE", help="the plan (default: the nearest kumodr.yaml)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    module = importlib.import_module(f"kumodr.cli.{verb}")
+    module = importlib.import_module(f"kumodr.cli.{verb.replace('-', '_')}")
     module.add_arguments(parser)
     _finish(parser, parser.epilog or "")
     return parser
@@ -123,7 +125,7 @@ def _run(words: list[str], terminal: Terminal) -> int:
         if verb not in VERBS:
             raise errors.UsageWrong(f"there is no verb {verb!r}", remedy="`kumodr --help` lists the verbs")
         parser = parser_of_verb(verb)
-        module = importlib.import_module(f"kumodr.cli.{verb}")
+        module = importlib.import_module(f"kumodr.cli.{verb.replace('-', '_')}")
         return module.run(parser.parse_args(with_relative_times(words[1:])), terminal)
     except errors.KumodrError as error:
         terminal.failure(error)

@@ -235,7 +235,7 @@ def plan_values(site: Site, vault: str) -> dict[str, Any]:
         "vault": {"url": vault},
         "state": str(root / "kumodr-state"),
         "components": components,
-        "kumod": {"http": site.http},
+        "kumod": {"http": site.http, "smtp": site.smtp},
         "runtime": runtime,
     }
 

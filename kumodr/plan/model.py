@@ -158,6 +158,7 @@ class KumodPlan:
 
     __pydantic_config__: ClassVar = _STRICT
     http: Annotated[str | None, "its HTTP listener; `kumodr check` asks it whether it is alive"] = None
+    smtp: Annotated[str | None, "HOST:PORT of its SMTP listener; `kumodr mail-test` hands a message in there"] = None
 
 
 @dataclass(frozen=True)
