@@ -12,8 +12,33 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def fake_systemd(directory: Path) -> Iterator[tuple[Path, Path]]:
+    """Given a directory, give a folder for units and one with a systemctl and a journalctl that know them."""
+    folder, programs = directory / "units", directory / "programs"
+    folder.mkdir()
+    programs.mkdir()
+    for name in ("systemctl", "journalctl"):
+        words = [sys.executable, __file__, str(folder), name]
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (programs / name).chmod(0o755)
+    yield folder, programs
+    for file in folder.glob("*.json"):
+        pid = json.loads(file.read_text()).get("pid", 0)
+        if pid and Path(f"/proc/{pid}").exists():
+            os.killpg(pid, signal.SIGKILL)
+
+
+def add_unit(folder: Path, name: str, script: str, **more: object) -> None:
+    """Given a folder of units, add one that runs a shell script."""
+    unit = {"command": ["/bin/sh", "-c", script], "environment": {"KUMO_WORD": "spoken"}, **more}
+    (folder / f"{name}.json").write_text(json.dumps(unit))
 
 
 def main(folder: Path, program: str, words: list[str]) -> int:
@@ -75,7 +100,11 @@ def one(folder: Path, verb: str, name: str, *, now: bool) -> int:
         os.kill(pid, signal.SIGKILL)
         unit["killed"] = True
     elif verb == "show":
-        show(unit)
+        if any("FragmentPath" in word for word in words):
+            sys.stdout.write("".join(f"{line}
+" for line in unit.get("files", [])))
+        else:
+            show(unit)
     file.write_text(json.dumps(unit))
     return 0
 

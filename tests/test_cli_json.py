@@ -1,5 +1,6 @@
 """The documents of `--json` have the fields that docs/json.md promises, and no others."""
 
+import hashlib
 import json
 import os
 import re
@@ -73,6 +74,21 @@ class Lab:
         self.seen.setdefault(title, []).append(document)
         return document
 
+    def images(self) -> str:
+        """Make a folder with a restored image, and put a docker that has none on the path; return the folder."""
+        config, programs = json.dumps({"rootfs": {"diff_ids": []}}).encode(), self.folder / "programs"
+        digest = hashlib.sha256(config).hexdigest()
+        (self.folder / "images" / "configs").mkdir(parents=True)
+        (self.folder / "images" / "configs" / f"{digest}.json").write_bytes(config)
+        archives = [{"id": f"sha256:{digest}", "tags": ["a:1"], "config": digest, "layers": []}]
+        services = [{"service": "a", "name": f"a@sha256:{digest}", "id": f"sha256:{digest}"}]
+        (self.folder / "images" / "images.json").write_text(json.dumps({"services": services, "archives": archives}))
+        programs.mkdir()
+        (programs / "docker").write_text("#!/bin/sh\necho Error: No such image >&2\nexit 1\n")
+        (programs / "docker").chmod(0o755)
+        self.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+        return str(self.folder)
+
     def protect(self) -> None:
         """Run the loop until it protects, and stop it."""
         process = subprocess.Popen(
@@ -145,6 +161,7 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr lab break", "lab", "break", "kill", ".")
     lab.run("kumodr vault copy", "vault", "copy", f"{back}-copy")
     lab.run("kumodr vault keys rotate", "vault", "keys", "rotate")
+    lab.run("kumodr images load", "images", "load", lab.images())
     lab.run("kumodr lab down", "lab", "down", ".")
     fields_of = promised()
     assert lab.seen.keys() <= fields_of.keys()

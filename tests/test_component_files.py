@@ -74,7 +74,9 @@ def test_configuration_keeps_links_modes_and_the_environment(tmp_path: Path) -> 
         plan(config=ConfigPlan((str(source), str(source / "dkim.key")))), system_clock, environment
     )
     facts = written_out(config, tmp_path / "restored")
-    assert facts.clear == {"config_files": 2, "variables": 2, "special_files_left_out": 1}
+    assert facts.clear == {
+        "config_files": 2, "variables": 2, "services": 0, "special_files_left_out": 1, "mounts_left_out": 0,
+    }  # fmt: skip
     back = tmp_path / "restored" / "files" / str(source).lstrip("/")
     assert (back / "policy" / "init.lua").read_text() == "-- policy"
     assert (back / "dkim.key").stat().st_mode & 0o777 == 0o640
@@ -85,7 +87,7 @@ def test_configuration_keeps_links_modes_and_the_environment(tmp_path: Path) -> 
         ["sh", "-c", f'. {variables}; printf %s "$KUMO_X|$KUMO_Y"'], capture_output=True, text=True, check=True
     )
     assert shown.stdout == "it's\na $value|plain"
-    assert vetter("config", system_clock)(tmp_path / "restored").facts == {"config_files": 2}
+    assert vetter("config", system_clock)(tmp_path / "restored").facts == {"config_files": 2, "services": 0}
 
 
 def test_every_unreadable_file_is_named_at_once(tmp_path: Path) -> None:

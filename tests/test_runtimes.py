@@ -1,14 +1,8 @@
 """Every runtime does the same things: processes of a lab site, containers of a compose project, units of systemd."""
 
-import json
 import os
-import shlex
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,15 +17,10 @@ from kumodr.runtimes.compose import ComposeRuntime, Project
 from kumodr.runtimes.process import ProcessRuntime
 from kumodr.runtimes.protocol import Runtime
 from kumodr.runtimes.systemd import SystemdRuntime
-from tests.compose_site import COMPOSE, STUBBORN, WEB, docker_reason, make_image
+from tests.compose_site import COMPOSE, IMAGE, STUBBORN, WEB, compose_project, make_image, needs_docker
 from tests.disks import mounted
+from tests.fake_systemctl import add_unit, fake_systemd
 from tests.servers import free_port, wait_for
-
-NO_DOCKER = docker_reason()
-MAY_SKIP = "CI" not in os.environ or shutil.which("docker") is None
-"""Where tests run unattended on a machine that has Docker, a Docker that does not answer is a failure."""
-
-needs_docker = pytest.mark.skipif(NO_DOCKER is not None and MAY_SKIP, reason=str(NO_DOCKER))
 
 
 @dataclass
@@ -71,26 +60,9 @@ def process_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 @pytest.fixture
 def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of units, with a systemctl and a journalctl on the path that know them; see fake_systemctl.py."""
-    folder, programs = tmp_path / "units", tmp_path / "programs"
-    folder.mkdir()
-    programs.mkdir()
-    for name in ("systemctl", "journalctl"):
-        words = [sys.executable, str(Path(__file__).with_name("fake_systemctl.py")), str(folder), name]
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    yield folder
-    for file in folder.glob("*.json"):
-        pid = json.loads(file.read_text()).get("pid", 0)
-        if pid and Path(f"/proc/{pid}").exists():
-            os.killpg(pid, signal.SIGKILL)
-
-
-def add_unit(folder: Path, name: str, script: str, **more: object) -> None:
-    """Given a folder of units, add one that runs a shell script."""
-    unit = {"command": ["/bin/sh", "-c", script], "environment": {"KUMO_WORD": "spoken"}, **more}
-    (folder / f"{name}.json").write_text(json.dumps(unit))
+    with fake_systemd(tmp_path) as (folder, programs):
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        yield folder
 
 
 @pytest.fixture
@@ -111,20 +83,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, image: None) -> Iterator[Project]:
-    name = f"kumodrtest{uuid.uuid4().hex[:8]}"
     (tmp_path / "policy").mkdir()
-    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
-    (tmp_path / ".env").write_text(f"COMPOSE_PROJECT_NAME={name}\nWORD=spoken\nPORT={free_port()}\n")
-    yield Project(tmp_path)
-    label = f"label=com.docker.compose.project={name}"
-    for words, remove in (
-        (["ps", "-aq"], ["rm", "-fv"]),
-        (["network", "ls", "-q"], ["network", "rm"]),
-        (["volume", "ls", "-q"], ["volume", "rm"]),
-    ):
-        found = subprocess.run(["docker", *words, "--filter", label], capture_output=True, text=True).stdout.split()
-        if found:
-            subprocess.run(["docker", *remove, *found], capture_output=True, check=True)
+    with compose_project(tmp_path, COMPOSE, "WORD=spoken", f"PORT={free_port()}"):
+        yield Project(tmp_path)
 
 
 @pytest.fixture
@@ -174,6 +135,33 @@ def test_commands_and_files_go_in_and_out_unchanged(case: Case, tmp_path: Path) 
         runtime.copy_out(service, f"{case.folder}/absent", tmp_path / "absent")
     with pytest.raises(errors.RuntimeSlow):
         runtime.exec(service, ["sleep", "30"], limit=0.5)
+
+
+def test_what_a_service_is_made_from_and_where_its_files_are(case: Case, tmp_path: Path) -> None:
+    runtime, service = case.runtime, case.service
+    before = runtime.image(service)
+    assert before.name
+    runtime.start(service)
+    image = runtime.image(service)
+    assert image.id == runtime.digest(service)
+    if isinstance(runtime, ComposeRuntime):
+        assert before == image
+        assert image.name == IMAGE and image.tags == (IMAGE,) and len(image.layers) == 1
+        assert runtime.host_path(service, "/policy/x") is None
+        (tmp_path / "policy" / "x").write_text("policy")
+        assert runtime.host_path(service, "/policy/x") == tmp_path / "policy" / "x"
+        runtime.exec(service, ["sh", "-c", "echo kept > /spool/y"])
+        kept = runtime.host_path(service, "/spool/y")
+        assert kept is not None and kept.read_text() == "kept\n"
+        assert runtime.host_path(service, "/tmp") is None
+    else:
+        assert before.id is None
+        assert runtime.host_path(service, str(tmp_path)) == tmp_path
+        assert runtime.host_path(service, f"{tmp_path}/absent") is None
+    with open(tmp_path / "long", "w+b") as output:
+        script = "zeros() { $* -c 20000000 /dev/zero; }; zeros head 2>&- || zeros busybox head"
+        answer = runtime.exec(service, ["sh", "-c", script], output=output)
+        assert answer == Answer(0, b"", b"") and os.fstat(output.fileno()).st_size == 20_000_000
 
 
 def test_a_service_that_does_not_listen_is_killed_after_the_patience_and_said_so(case: Case) -> None:

@@ -27,6 +27,7 @@ VERBS = {
     "prune": "clear away what the plan does not keep any more; says why, and does it with --apply",
     "restore": "bring a stored state back into an empty directory",
     "standby": "keep a directory up to date with the stream, ready to take over",
+    "images": "give restored images back to Docker, without a registry",
     "spool": "look into a spool: status, list, show, vet, export",
     "health": "does the mail service work now? services, listeners, queues, disks",
     "mail-test": "send a message through the mail server and follow it to its end",

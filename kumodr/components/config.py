@@ -1,4 +1,4 @@
-"""Configuration as a component: files and folders, and the environment that the mail server's policy reads."""
+"""Configuration as a component: files and folders, what defines the services, and the environment that they read."""
 
 import fnmatch
 import os
@@ -12,6 +12,7 @@ from kumodr import errors
 from kumodr.clock import Clock
 from kumodr.components.protocol import Finding, Verdict
 from kumodr.plan.model import ConfigPlan, Plan
+from kumodr.runtimes.protocol import Definition
 from kumodr.source import Capture, CaptureFacts, Held, SourceFile, identity_of
 
 ENVIRONMENT = "environment"
@@ -19,65 +20,122 @@ _LARGEST_FILE = 256 << 20
 
 
 class ConfigComponent:
-    """What the plan names, below `files/` with its absolute path, and matching variables in the file `environment`."""
+    """What the plan and the runtime name, below `files/` with its absolute path, and matching variables: of this
+    process in the file `environment`, of each running service in `environment.SERVICE`.
+    """
 
     name = "config"
 
     def __init__(self, plan: Plan, clock: Clock, environment: Mapping[str, str] = os.environ) -> None:
+        self._whole = plan
         self._plan: ConfigPlan = plan.components.config or ConfigPlan()
         self._clock = clock
         self._environment = environment
 
     @contextmanager
     def capture(self) -> Generator[Capture]:
-        """Read every file that the plan names. Raise FileUnreadable with all that cannot be read.
+        """Read every file that the plan names, and those that define the services. Raise FileUnreadable with all that
+        cannot be read, and the runtime's errors.
 
         Files are small and may be edited at any moment: each is read whole here, and again where it changed meanwhile.
+        A mount may hold data, which comes and goes: what cannot be read there is left out and said.
         """
         unreadable: list[str] = []
         skipped: list[str] = []
         found = dict[str, SourceFile]()
-        for path in self._plan.paths:
+        services, defined = self._services()
+        for path in (*self._plan.paths, *defined.paths):
             for file in _tree(path, unreadable, skipped):
+                found.setdefault(file.path, file)
+        left_out = [*defined.left_out]
+        for path in self._mounts(defined):
+            for file in _tree(path, left_out, skipped):
                 found.setdefault(file.path, file)
         if unreadable:
             raise errors.FileUnreadable(f"configuration cannot be read: {', '.join(unreadable)}")
-        variables = self.variables()
-        text = "".join(f"{name}={_quoted(value)}\n" for name, value in sorted(variables.items())).encode()
-        found[ENVIRONMENT] = SourceFile(ENVIRONMENT, mode=0o600, size=len(text), content=Held(text))
-        files = sum(file.kind == "file" for file in found.values()) - 1
+        variables = {ENVIRONMENT: self.variables()} | {
+            f"{ENVIRONMENT}.{service}": self._matching(values) for service, values in services.items()
+        }
+        files = sum(file.kind == "file" for file in found.values())
+        for name, values in variables.items():
+            text = "".join(f"{each}={_quoted(value)}\n" for each, value in sorted(values.items())).encode()
+            found[name] = SourceFile(name, mode=0o600, size=len(text), content=Held(text))
         clear: dict[str, Any] = {
             "config_files": files,
-            "variables": len(variables),
+            "variables": len(variables[ENVIRONMENT]),
+            "services": len(services),
             "special_files_left_out": len(skipped),
+            "mounts_left_out": len(left_out),
         }
-        yield Capture(files=list(found.values()), facts=lambda: CaptureFacts(clear, {"left_out": skipped}))
+        sealed = {"left_out": [*skipped, *left_out]}
+        yield Capture(files=list(found.values()), facts=lambda: CaptureFacts(clear, sealed))
 
     def variables(self) -> dict[str, str]:
         """Return the variables that match the plan's patterns."""
-        patterns = self._plan.environment
-        return {
-            name: value
-            for name, value in self._environment.items()
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-        }
+        return self._matching(self._environment)
 
     def vet(self, restored: Path) -> Verdict:
         """Given `restored/config`, count its files; that the bytes are right is proved by their hashes."""
         if not (restored / ENVIRONMENT).is_file():
             return Verdict("the file with the environment is missing")
         files = sum(path.is_file() and not path.is_symlink() for path in (restored / "files").rglob("*"))
-        return Verdict(None, {"config_files": files})
+        return Verdict(None, {"config_files": files, "services": len(list(restored.glob(f"{ENVIRONMENT}.*")))})
 
     def health(self) -> tuple[Finding, ...]:
-        """Say which of the plan's files cannot be read, and how many variables match."""
+        """Say which of the files cannot be read or are left out, and how many variables match."""
         unreadable: list[str] = []
         skipped: list[str] = []
-        count = sum(1 for path in self._plan.paths for _file in _tree(path, unreadable, skipped))
+        try:
+            services, defined = self._services()
+        except errors.KumodrError as error:
+            return (Finding("bad", error.what, error.remedy),)
+        count = sum(1 for path in (*self._plan.paths, *defined.paths) for _file in _tree(path, unreadable, skipped))
         if unreadable:
             text = f"configuration cannot be read: {', '.join(unreadable)}"
             return (Finding("bad", text, errors.FileUnreadable.default_remedy),)
-        return (Finding("good", f"configuration: {count} entries, {len(self.variables())} variables"),)
+        left_out = [*defined.left_out]
+        count += sum(1 for path in self._mounts(defined) for _file in _tree(path, left_out, skipped))
+        text = f"configuration: {count} entries, {len(self.variables())} variables"
+        text += f", environment of {len(services)} running services" if services else ""
+        remedy = "name it in components.config.paths where it is configuration"
+        return (Finding("good", text), *(Finding("warning", f"not stored: {each}", remedy) for each in left_out))
+
+    def _services(self) -> tuple[dict[str, Mapping[str, str]], Definition]:
+        """Return the environment of each running service of the runtime, and what defines them."""
+        if self._whole.runtime.kind == "none" or not self._plan.project:
+            return {}, Definition()
+        from kumodr.runtimes.opening import runtime_of
+
+        runtime = runtime_of(self._whole, say=lambda _text: None)
+        running: dict[str, Mapping[str, str]] = {}
+        for service in runtime.services():
+            if runtime.state(service).running:
+                try:
+                    running[service] = runtime.environment(service)
+                except errors.ServiceFailed as error:
+                    if runtime.state(service).running:
+                        raise errors.FileUnreadable(error.what, remedy="run kumodr as root") from error
+        return running, runtime.definition()
+
+    def _mounts(self, defined: Definition) -> Iterator[str]:
+        """Yield the mounts that no other component stores: neither within nor around a folder of its data."""
+        parts = self._whole.components
+        data = [*((parts.spool.meta, parts.spool.data) if parts.spool else ())]
+        data += [*(parts.logs.directories if parts.logs else ()), self._whole.state, self._whole.vault.url]
+        data += [each.data for each in (parts.redis, parts.prometheus) if each and each.data]
+        live = [Path(os.path.realpath(each)) for each in data]
+        for mount in defined.mounts:
+            real = Path(os.path.realpath(mount))
+            if not any(real.is_relative_to(each) or each.is_relative_to(real) for each in live):
+                yield mount
+
+    def _matching(self, variables: Mapping[str, str]) -> dict[str, str]:
+        patterns = self._plan.environment
+        return {
+            name: value
+            for name, value in variables.items()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        }
 
 
 def _quoted(value: str) -> str:

@@ -10,6 +10,7 @@ from kumodr.components.protocol import Component, Verdict
 from kumodr.plan.model import (
     Components,
     ConfigPlan,
+    ImagesPlan,
     LogsPlan,
     Plan,
     PrometheusPlan,
@@ -25,6 +26,7 @@ CLASSES = {
     "config": "ConfigComponent",
     "redis": "RedisComponent",
     "prometheus": "PrometheusComponent",
+    "images": "ImagesComponent",
 }
 
 NAMES = tuple(CLASSES)
@@ -42,7 +44,8 @@ _NOWHERE = Plan(
         logs=LogsPlan(()),
         config=ConfigPlan(),
         redis=RedisPlan(""),
-        prometheus=PrometheusPlan(""),
+        prometheus=PrometheusPlan(),
+        images=ImagesPlan(),
     ),
 )
 """A plan that names no place: examining a restored folder must work on an empty machine, with no plan at all."""

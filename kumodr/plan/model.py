@@ -23,7 +23,7 @@ class Objectives:
     full_system: Annotated[float, SECONDS, "time until everything is as before"] = 7200.0
     data: Annotated[float, SECONDS, "time to bring data back"] = 14400.0
     queue: Annotated[float, SECONDS, "how old the newest copy of the spool may be"] = 300.0
-    configuration: Annotated[float, SECONDS, "how old the newest copy of the configuration may be"] = 3600.0
+    configuration: Annotated[float, SECONDS, "how old the newest copy of configuration and images may be"] = 3600.0
     analytics: Annotated[float, SECONDS, "how old the newest copy of logs, Redis and Prometheus may be"] = 86400.0
 
 
@@ -55,31 +55,49 @@ class LogsPlan:
 
 @dataclass(frozen=True)
 class ConfigPlan:
-    """Configuration: files, and the environment of this process."""
+    """Configuration: files, what defines the services of the runtime, and their environment and this process's."""
 
     __pydantic_config__: ClassVar = _STRICT
     paths: Annotated[tuple[str, ...], PATH, "files and folders: policy, keys, compose files, monitoring"] = ()
     environment: Annotated[tuple[str, ...], "patterns of variable names whose values are stored, sealed"] = ("KUMO*",)
+    project: Annotated[bool, "also the runtime's: compose files, .env, mounts, secrets; units, drop-ins"] = True
 
 
 @dataclass(frozen=True)
 class RedisPlan:
-    """A Redis server whose dump file this host can read."""
+    """A Redis server. Its files are read on this host, or through Docker where runtime.redis says so."""
 
     __pydantic_config__: ClassVar = _STRICT
-    url: Annotated[str, "redis://HOST:PORT, without a password"]
+    url: Annotated[str, "redis://HOST:PORT, or rediss:// for TLS, without a password"]
+    through: Annotated[Literal["network", "exec"], "exec: redis-cli inside runtime.redis, which url is seen from"] = (
+        "network"
+    )
+    data: Annotated[str | None, PATH, "its folder on this host, where the server knows it by another path"] = None
+    username: Annotated[str | None, "of Redis's access list, where there is one"] = None
     password_file: Annotated[str | None, PATH, "a file that holds the password"] = None
     password_env: Annotated[str | None, "a variable that holds the password"] = None
+    ca: Annotated[str | None, PATH, "TLS: what vouches for the server's certificate; with exec, as seen there"] = None
+    certificate: Annotated[str | None, PATH, "TLS: this client's certificate, where the server asks for one"] = None
+    key: Annotated[str | None, PATH, "TLS: the key of that certificate"] = None
     timeout: Annotated[float, SECONDS, "how long a background save may take"] = 60.0
 
 
 @dataclass(frozen=True)
 class PrometheusPlan:
-    """A Prometheus server."""
+    """A Prometheus server. Its blocks are read on this host, or through Docker where runtime.prometheus says so."""
 
     __pydantic_config__: ClassVar = _STRICT
-    data: Annotated[str, PATH, "its storage.tsdb.path"]
+    data: Annotated[str | None, PATH, "its storage.tsdb.path on this host; left out: asked of the container"] = None
     url: Annotated[str | None, "its address; with its admin API on, the newest hours are stored too"] = None
+
+
+@dataclass(frozen=True)
+class ImagesPlan:
+    """What the services of the runtime are made from: which images, by digest."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    archives: Annotated[bool, "the images themselves too, so that recovery needs no registry"] = False
+    timeout: Annotated[float, SECONDS, "how long Docker may take to hand out one image"] = 900.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,7 @@ class Components:
     config: ConfigPlan | None = None
     redis: RedisPlan | None = None
     prometheus: PrometheusPlan | None = None
+    images: ImagesPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,7 @@ class ProtectPlan:
     config_every: Annotated[float, SECONDS, "configuration at the latest; a change is stored within a minute"] = 1800.0
     redis_every: Annotated[float, SECONDS, "how often Redis is stored"] = 900.0
     prometheus_every: Annotated[float, SECONDS, "how often Prometheus is stored"] = 3600.0
+    images_every: Annotated[float, SECONDS, "how often the images of the services are looked at"] = 1800.0
     backlog: Annotated[int, "bytes of local disk for what the vault does not take at the moment"] = 1_000_000_000
     metrics: Annotated[str | None, "HOST:PORT where Prometheus reads how protection stands"] = None
 
@@ -137,6 +157,7 @@ class RetentionPlan:
     config: KeepPlan = field(default_factory=lambda: KeepPlan(within=30 * _DAY))
     redis: KeepPlan = field(default_factory=lambda: KeepPlan(within=7 * _DAY))
     prometheus: KeepPlan = field(default_factory=lambda: KeepPlan(within=7 * _DAY))
+    images: KeepPlan = field(default_factory=lambda: KeepPlan(within=30 * _DAY))
     others: KeepPlan = field(default_factory=lambda: KeepPlan(within=30 * _DAY))
 
     def of(self, component: str) -> KeepPlan:
@@ -148,6 +169,7 @@ class RetentionPlan:
             "config": self.config,
             "redis": self.redis,
             "prometheus": self.prometheus,
+            "images": self.images,
         }
         return named.get(component, self.others)
 

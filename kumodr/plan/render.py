@@ -20,6 +20,7 @@ SAMPLE: Mapping[str, Any] = {
         "config": {"paths": ["/opt/kumomta/etc"]},
         "redis": {"url": "redis://127.0.0.1:6379"},
         "prometheus": {"data": "/var/lib/prometheus/metrics2", "url": "http://127.0.0.1:9090"},
+        "images": {"archives": True},
     },
     "kumod": {"http": "http://127.0.0.1:8000", "smtp": "127.0.0.1:25"},
     "runtime": {

@@ -34,6 +34,7 @@ def validated(document: Document, folder: str) -> tuple[dict[str, Any], list[str
             found.append((document.line(place), _sentence(place, each)))
     found += [(document.line(place), text) for place, text in _secrets(values)]
     found += [(document.line(("runtime", "kind")), text) for text in _runtime(values.get("runtime"))]
+    found += [(document.line(place), text) for place, text in _of_a_service(values)]
     site = values.get("site")
     if isinstance(site, str) and not _NAME.fullmatch(site):
         found.append((document.line(("site",)), f"site {site!r} cannot name points; use letters, like 'primary'"))
@@ -125,6 +126,22 @@ def _runtime(values: Any) -> Iterator[str]:
         yield f"runtime.directory is missing: kind {kind} needs to know the folder"
     if kind in ("compose", "systemd", "process") and not runtime.get("kumod"):
         yield f"runtime.kumod is missing: which {'unit' if kind == 'systemd' else 'service'} is the mail server"
+
+
+def _of_a_service(values: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield what a component needs of the runtime and is not said there."""
+    parts, runtime = values.get("components"), values.get("runtime")
+    components: dict[str, Any] = parts if isinstance(parts, dict) else {}
+    named: dict[str, Any] = runtime if isinstance(runtime, dict) else {}
+    redis, prometheus = components.get("redis"), components.get("prometheus")
+    if isinstance(redis, dict) and redis.get("through") == "exec" and not named.get("redis"):
+        yield ("components", "redis", "through"), "runtime.redis is missing: in which service redis-cli shall be run"
+    if isinstance(redis, dict) and bool(redis.get("certificate")) != bool(redis.get("key")):
+        yield ("components", "redis"), "components.redis needs both certificate and key, or none of them"
+    if isinstance(prometheus, dict) and not prometheus.get("data") and not named.get("prometheus"):
+        yield ("components", "prometheus"), "components.prometheus.data is missing; it is its storage.tsdb.path"
+    if components.get("images") is not None and named.get("kind", "none") == "none":
+        yield ("components", "images"), "components.images needs runtime.kind: whose images"
 
 
 def _dotted(place: Place) -> str:

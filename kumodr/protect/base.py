@@ -9,7 +9,7 @@ from kumodr.source import Capture
 from kumodr.vault.backup import Session
 from kumodr.vault.facts import Point, StreamJoin
 
-ORDER = ("spool", "logs", "ledger", "config", "redis", "prometheus")
+ORDER = ("spool", "logs", "ledger", "config", "redis", "prometheus", "images")
 """The spool before the logs (design §4): what left the spool before its snapshot has had time to reach the log."""
 
 

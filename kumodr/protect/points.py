@@ -42,6 +42,7 @@ class Points:
             "config": protect.config_every,
             "redis": protect.redis_every,
             "prometheus": protect.prometheus_every,
+            "images": protect.images_every,
         }
         self._every = {name: every[name] for name in have if name in every}
         self._changed: set[str] = set()

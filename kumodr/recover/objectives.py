@@ -15,6 +15,7 @@ OBJECTIVE_OF_COMPONENT = {
     "config": "configuration",
     "redis": "analytics",
     "prometheus": "analytics",
+    "images": "configuration",
 }
 
 CARRIED = (*STREAMED, "ledger")

@@ -19,8 +19,10 @@ def live_paths(plan: Plan) -> tuple[Path, ...]:
         paths += parts.logs.directories
     if parts.config:
         paths += parts.config.paths
-    if parts.prometheus:
+    if parts.prometheus and parts.prometheus.data:
         paths.append(parts.prometheus.data)
+    if parts.redis and parts.redis.data:
+        paths.append(parts.redis.data)
     return tuple(Path(path) for path in paths)
 
 

@@ -25,7 +25,10 @@ class Answer:
 
 
 class Runner(Protocol):
-    """Runs a command. Raise ToolMissing where the program is not there, RuntimeSlow after `limit` seconds."""
+    """Runs a command. Raise ToolMissing where the program is not there, RuntimeSlow after `limit` seconds.
+
+    What it prints goes to the file `output` where that is given, however much it is; `Answer.out` is empty then.
+    """
 
     def __call__(
         self,
@@ -35,6 +38,7 @@ class Runner(Protocol):
         stdin: bytes = b"",
         directory: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        output: IO[bytes] | None = None,
     ) -> Answer: ...
 
 
@@ -45,6 +49,7 @@ def run(
     stdin: bytes = b"",
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
 ) -> Answer:
     """Given a command, run it to its end. Raise ToolMissing, RuntimeSlow; then it and its children are ended."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
@@ -54,7 +59,7 @@ def run(
             child = subprocess.Popen(
                 list(command),
                 stdin=given,
-                stdout=out,
+                stdout=output or out,
                 stderr=err,
                 cwd=directory,
                 env=dict(environment) if environment is not None else None,

@@ -9,16 +9,16 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from time import monotonic, sleep
-from typing import Any
+from typing import IO, Any
 
 from kumodr import errors
 from kumodr.runtimes import host
 from kumodr.runtimes.commands import Answer, Runner, run
 from kumodr.runtimes.docker_errors import named
 from kumodr.runtimes.endings import explained
-from kumodr.runtimes.protocol import State, Stopped, Usage
+from kumodr.runtimes.protocol import Definition, Image, State, Stopped, Usage
 
 _QUICK = 60.0
 _SLOW = 600.0
@@ -98,9 +98,28 @@ class ComposeRuntime:
         code = None if up else int(facts["ExitCode"])
         return State(up, str(facts["Status"]), facts["Pid"] or None, code, int(first["RestartCount"]))
 
-    def exec(self, service: str, command: Sequence[str], *, stdin: bytes = b"", limit: float = 60) -> Answer:
+    def exec(
+        self,
+        service: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        limit: float = 60,
+        output: IO[bytes] | None = None,
+    ) -> Answer:
         container = self._running(service)["Id"]
-        return self._call(["docker", "exec", "-i", container, *command], limit=limit, stdin=stdin)
+        return self._call(["docker", "exec", "-i", container, *command], limit=limit, stdin=stdin, output=output)
+
+    def host_path(self, service: str, path: str) -> Path | None:
+        """By the container's mounts, volumes among them, where the daemon is this host's own."""
+        if not self._environment.get("DOCKER_HOST", "unix://").startswith("unix://"):
+            return None
+        inside, best = PurePosixPath(path), ("", "")
+        for mount in self._running(service)["Mounts"]:
+            place = str(mount["Destination"])
+            if mount["Source"] and inside.is_relative_to(place) and len(place) > len(best[0]):
+                best = place, str(mount["Source"])
+        return host.there(Path(best[1]) / inside.relative_to(best[0])) if best[0] else None
 
     def copy_in(self, service: str, source: Path, target: str) -> None:
         self._docker(["cp", str(source.absolute()), f"{self._running(service)['Id']}:{target}"], service, limit=_SLOW)
@@ -136,6 +155,36 @@ class ComposeRuntime:
 
     def digest(self, service: str) -> str:
         return str(self._running(service)["Image"])
+
+    def image(self, service: str) -> Image:
+        containers = self._containers(service)
+        running = next((each for each in containers if self._up(each)), containers[0] if containers else None)
+        name = str(running["Config"]["Image"]) if running else self._image_name(service)
+        answer = self._call(["docker", "image", "inspect", running["Image"] if running else name], limit=_QUICK)
+        if answer.code and b"no such image" in answer.err.lower():
+            return Image(name, None)
+        if answer.code:
+            raise named(answer.err.decode(errors="replace"), service)
+        facts = json.loads(answer.out)[0]
+        tags, digests = tuple(facts["RepoTags"] or ()), tuple(facts["RepoDigests"] or ())
+        return Image(name, facts["Id"], tags, digests, tuple(facts["RootFS"].get("Layers") or ()))
+
+    def _image_name(self, service: str) -> str:
+        """The image that a service without a container would run; one that is built has the name of both."""
+        import yaml
+
+        tool, project = self._tool_and_name()
+        services: dict[str, dict[str, Any]] = yaml.safe_load(self.config())["services"]
+        between = "-" if tool[0] == "docker" else "_"
+        return str(services[service].get("image") or f"{project}{between}{service}")
+
+    def definition(self) -> Definition:
+        from kumodr.runtimes.compose_files import definition_of
+
+        project, resolved = self._project, self.config()
+        folder = (project.directory / project.files[0]).parent if project.files else project.directory
+        files = [project.directory / each for each in project.files]
+        return definition_of(folder, files, resolved, self._environment)
 
     def _begin(self, service: str, words: Sequence[str]) -> None:
         self._known(service)
@@ -246,9 +295,11 @@ class ComposeRuntime:
         plain = re.sub(r"[^-_a-z0-9]", "", name.lower())
         return plain.lstrip("-_") if tool[0] == "docker" else plain
 
-    def _call(self, command: Sequence[str], *, limit: float, stdin: bytes = b"") -> Answer:
-        directory = self._project.directory
-        return self._run(command, limit=limit, stdin=stdin, directory=directory, environment=self._environment)
+    def _call(
+        self, command: Sequence[str], *, limit: float, stdin: bytes = b"", output: IO[bytes] | None = None
+    ) -> Answer:
+        directory, environment = self._project.directory, self._environment
+        return self._run(command, limit=limit, stdin=stdin, directory=directory, environment=environment, output=output)
 
 
 def _ids(containers: Sequence[dict[str, Any]]) -> list[str]:

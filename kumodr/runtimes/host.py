@@ -36,6 +36,19 @@ def digest_of(pid: int) -> str:
         raise errors.ServiceFailed(f"the program of process {pid} cannot be read: {error.strerror}") from error
 
 
+def program_of(pid: int) -> str:
+    """Given a live process, return the path of its program. Raise ServiceFailed."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError as error:
+        raise errors.ServiceFailed(f"the program of process {pid} cannot be read: {error.strerror}") from error
+
+
+def there(path: str | Path) -> Path | None:
+    """Given a path of this host, return it where this user may read it."""
+    return Path(path) if os.access(path, os.R_OK) else None
+
+
 def copy(source: Path, target: Path) -> None:
     """Given a file, copy it. Raise ServiceFailed, DiskFull."""
     try:

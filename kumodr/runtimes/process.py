@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
+from typing import IO
 
 from kumodr import errors
 from kumodr.lab.services import log_of
@@ -12,7 +13,7 @@ from kumodr.lab.site import Site
 from kumodr.runtimes import host
 from kumodr.runtimes.commands import Answer, Runner, run
 from kumodr.runtimes.endings import explained
-from kumodr.runtimes.protocol import State, Stopped, Usage
+from kumodr.runtimes.protocol import Definition, Image, State, Stopped, Usage
 
 
 class ProcessRuntime:
@@ -65,9 +66,20 @@ class ProcessRuntime:
         pid = self._site.pid(service)
         return State(pid is not None, "running" if pid is not None else "stopped", pid)
 
-    def exec(self, service: str, command: Sequence[str], *, stdin: bytes = b"", limit: float = 60) -> Answer:
-        environment = self.environment(service)
-        return self._run(command, limit=limit, stdin=stdin, directory=self._site.directory, environment=environment)
+    def exec(
+        self,
+        service: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        limit: float = 60,
+        output: IO[bytes] | None = None,
+    ) -> Answer:
+        environment, directory = self.environment(service), self._site.directory
+        return self._run(command, limit=limit, stdin=stdin, directory=directory, environment=environment, output=output)
+
+    def host_path(self, service: str, path: str) -> Path | None:
+        return host.there(path)
 
     def copy_in(self, service: str, source: Path, target: str) -> None:
         self._known(service)
@@ -98,6 +110,13 @@ class ProcessRuntime:
 
     def digest(self, service: str) -> str:
         return host.digest_of(self._pid(service))
+
+    def image(self, service: str) -> Image:
+        pid = self.state(service).pid
+        return Image(service, None) if pid is None else Image(host.program_of(pid), host.digest_of(pid))
+
+    def definition(self) -> Definition:
+        return Definition()
 
     def _known(self, service: str) -> None:
         if service not in self._site.names():

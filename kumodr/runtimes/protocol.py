@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import IO, TYPE_CHECKING, Literal, Protocol
 
-from kumodr.runtimes.commands import Answer
+if TYPE_CHECKING:
+    from kumodr.runtimes.commands import Answer
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,31 @@ class Usage:
     tasks: int
 
 
+@dataclass(frozen=True)
+class Image:
+    """What a service is made from: its name as the site's definition says it, and `id`, None where it is not here.
+
+    `tags` and `digests` (`name@sha256:…`, as a registry knows it) are names of that id; `layers` its layers' digests.
+    """
+
+    name: str
+    id: str | None
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What says how the services are made: `paths` of files; `mounts`, folders and files of this host that containers
+    see, and that look like configuration, though data may lie there; and what was left out, each with the reason.
+    """
+
+    paths: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
 class Runtime(Protocol):
     """The services of one site. Every call ends within a limit; nothing goes through a shell."""
 
@@ -58,8 +84,23 @@ class Runtime(Protocol):
         """Return how a service stands. Raise ServiceMissing where the site has none of that name."""
         ...
 
-    def exec(self, service: str, command: Sequence[str], *, stdin: bytes = b"", limit: float = 60) -> Answer:
-        """Run a command beside a running service, in its file system and environment. Secrets go by `stdin`."""
+    def exec(
+        self,
+        service: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        limit: float = 60,
+        output: IO[bytes] | None = None,
+    ) -> "Answer":
+        """Run a command beside a running service, in its file system and environment. Secrets go by `stdin`.
+
+        What it prints goes to the file `output` where that is given, however much it is.
+        """
+        ...
+
+    def host_path(self, service: str, path: str) -> Path | None:
+        """Given a path as a running service sees it, return where this host has the same, None where it has not."""
         ...
 
     def copy_in(self, service: str, source: Path, target: str) -> None:
@@ -88,4 +129,12 @@ class Runtime(Protocol):
 
     def digest(self, service: str) -> str:
         """Return `sha256:…` of what a service runs: of its image, or of its program where there is no image."""
+        ...
+
+    def image(self, service: str) -> Image:
+        """Return what a service runs, or where it does not, what it would run."""
+        ...
+
+    def definition(self) -> Definition:
+        """Return what somebody needs to make the services again: the files that define them, what these name."""
         ...

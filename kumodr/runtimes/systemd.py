@@ -4,15 +4,17 @@ systemd has a patience of its own, TimeoutStopSec (300 s in KumoMTA's unit, whos
 here asks without waiting, and says so where the unit would be killed before the patience given is over.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
+from typing import IO
 
 from kumodr import errors
 from kumodr.runtimes import host
 from kumodr.runtimes.commands import Answer, Runner, run
 from kumodr.runtimes.endings import explained
-from kumodr.runtimes.protocol import State, Stopped, Usage
+from kumodr.runtimes.protocol import Definition, Image, State, Stopped, Usage
 
 _QUICK = 60.0
 _START = 600.0
@@ -91,8 +93,19 @@ class SystemdRuntime:
         code = None if running else int(facts["ExecMainStatus"])
         return State(running, facts["SubState"], int(facts["MainPID"]) or None, code, int(facts["NRestarts"]))
 
-    def exec(self, service: str, command: Sequence[str], *, stdin: bytes = b"", limit: float = 60) -> Answer:
-        return self._run(command, limit=limit, stdin=stdin, environment=self.environment(service))
+    def exec(
+        self,
+        service: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        limit: float = 60,
+        output: IO[bytes] | None = None,
+    ) -> Answer:
+        return self._run(command, limit=limit, stdin=stdin, environment=self.environment(service), output=output)
+
+    def host_path(self, service: str, path: str) -> Path | None:
+        return host.there(path)
 
     def copy_in(self, service: str, source: Path, target: str) -> None:
         self._show(service)
@@ -127,6 +140,24 @@ class SystemdRuntime:
 
     def digest(self, service: str) -> str:
         return host.digest_of(self._pid(service))
+
+    def image(self, service: str) -> Image:
+        pid = self.state(service).pid
+        return Image(service, None) if pid is None else Image(host.program_of(pid), host.digest_of(pid))
+
+    def definition(self) -> Definition:
+        """The units, their drop-ins and environment files: what was made here, and what the package brought."""
+        paths: list[str] = []
+        for unit in self._units:
+            self._show(unit)
+            answer = self._ask("show", unit, "--property=FragmentPath,DropInPaths,EnvironmentFiles")
+            for line in answer.out.decode(errors="replace").splitlines():
+                name, _, value = line.partition("=")
+                if name == "EnvironmentFiles":
+                    paths.append(value.rpartition(" (ignore_errors=")[0])
+                else:
+                    paths += value.split() if name == "DropInPaths" else [value]
+        return Definition(tuple(dict.fromkeys(each for each in paths if each and os.path.lexists(each))))
 
     def _pid(self, service: str) -> int:
         pid = self.state(service).pid
