@@ -12,14 +12,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
-def fake_systemd(directory: Path) -> Iterator[tuple[Path, Path]]:
+def fake_systemd(directory: Path) -> Generator[tuple[Path, Path]]:
     """Given a directory, give a folder for units and one with a systemctl and a journalctl that know them."""
     folder, programs = directory / "units", directory / "programs"
     folder.mkdir()
@@ -100,11 +100,7 @@ def one(folder: Path, verb: str, name: str, *, now: bool) -> int:
         os.kill(pid, signal.SIGKILL)
         unit["killed"] = True
     elif verb == "show":
-        if any("FragmentPath" in word for word in words):
-            sys.stdout.write("".join(f"{line}
-" for line in unit.get("files", [])))
-        else:
-            show(unit)
+        show(unit)
     file.write_text(json.dumps(unit))
     return 0
 
@@ -143,7 +139,8 @@ def show(unit: dict[str, Any]) -> None:
         "NRestarts": unit.get("restarts", 0), "Result": unit.get("result", "success"),
         "TimeoutStopUSec": unit.get("timeout", "5min"), "MemoryCurrent": "[not set]", "TasksCurrent": "[not set]",
     }  # fmt: skip
-    sys.stdout.write("\n".join(f"{key}={value}" for key, value in facts.items()) + "\n")
+    lines = [*(f"{key}={value}" for key, value in facts.items()), *unit.get("files", [])]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def alive(pid: int) -> bool:
