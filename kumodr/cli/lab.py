@@ -5,18 +5,24 @@ import asyncio
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kumodr import errors
 from kumodr.cli.terminal import Terminal
-from kumodr.lab.site import Site, create, open_site
+from kumodr.lab.opening import AnySite, is_there, open_any
+
+if TYPE_CHECKING:
+    from kumodr.lab.options import Options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="what", required=True, metavar="up|load|break|status|down")
     up = _verb(verbs, "up", "make a site, or start the one that is there")
     up.add_argument("--kind", choices=("RocksDB", "LocalDisk"), default="RocksDB", help="of the spool")
+    up.add_argument("--runtime", choices=("process", "compose"), default="process", help="processes, or containers")
     up.add_argument("--kumod", metavar="PATH", help="a real kumod, instead of the stand-in")
+    up.add_argument("--kumod-image", metavar="NAME", help="compose: a real KumoMTA image, instead of the stand-in")
+    up.add_argument("--bare", action="store_true", help="compose: without kumodr, as a site that nobody protects yet")
     up.add_argument("--vault", metavar="URL", help="what the site's kumodr.yaml names (default: DIR/vault)")
     up.add_argument("--retry-interval", type=float, default=5.0, metavar="SECONDS", help="of deferred mail (default 5)")
     up.add_argument("--max-age", type=float, default=604800.0, metavar="SECONDS", help="of mail (default 7 days)")
@@ -38,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     down.add_argument("--remove", action="store_true", help="and remove the directory")
     parser.epilog = (
         "example:\n  kumodr lab up /tmp/lab\n  kumodr lab load /tmp/lab --rate 100 --count 1000\n"
-        "  kumodr lab break kill /tmp/lab --seed 7\n  kumodr lab status /tmp/lab\n  kumodr lab down /tmp/lab --remove"
+        "  kumodr lab break kill /tmp/lab --seed 7\n  kumodr lab status /tmp/lab\n  kumodr lab down /tmp/lab --remove\n"
+        "  kumodr lab up /tmp/boxes --runtime compose"
     )
 
 
@@ -63,13 +70,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def up(arguments: argparse.Namespace, directory: Path, terminal: Terminal) -> int:
     """Make or start a site."""
+    from kumodr.lab.opening import adopt_any
     from kumodr.lab.options import Options
-    from kumodr.lab.site import adopt
 
     if arguments.restored:
-        site = adopt(directory, Path(arguments.restored).absolute())
-    elif (directory / "site" / "site.json").exists():
-        site = open_site(directory)
+        site = adopt_any(directory, Path(arguments.restored).absolute(), say=terminal.note)
+    elif is_there(directory):
+        site = open_any(directory)
     else:
         options = Options(
             kind=arguments.kind,
@@ -78,28 +85,59 @@ def up(arguments: argparse.Namespace, directory: Path, terminal: Terminal) -> in
             max_age=arguments.max_age,
             write_buffer_size=arguments.write_buffer_size,
             seed=arguments.seed,
+            kumod_image=arguments.kumod_image,
+            sidecar=not arguments.bare,
         )
-        site = create(directory, options, vault=arguments.vault)
+        site = _created(arguments.runtime, directory, options, arguments.vault, terminal)
     terminal.note("starting " + ", ".join(site.names()))
     site.start()
-    lines = [
-        f"a lab site runs in {directory}",
-        f"  mail in    {site.smtp}    HTTP {site.http}",
-        "try:",
-        f"  cd {directory}",
-        "  kumodr vault init --identity-out ~/kumodr-lab-identity.txt",
-        "  kumodr lab load --rate 100 --count 1000",
-        "  kumodr backup",
-    ]
-    terminal.result(described(site), lines)
+    lines = [f"a lab site runs in {directory}", f"  mail in    {site.smtp}    HTTP {site.http}", "try:"]
+    terminal.result(described(site), [*lines, *_ideas(site)])
     return errors.DONE
+
+
+def _created(runtime: str, directory: Path, options: "Options", vault: str | None, terminal: Terminal) -> AnySite:
+    """Lay a new site out. Raise UsageWrong where an option belongs to the other runtime."""
+    if runtime == "compose":
+        from kumodr.lab.compose.layout import create_compose
+
+        if options.kumod:
+            raise errors.UsageWrong("--kumod is for a lab of processes", remedy="give --kumod-image NAME")
+        return create_compose(directory, options, vault=vault, say=terminal.note)
+    from kumodr.lab.site import create
+
+    if options.kumod_image or not options.sidecar:
+        raise errors.UsageWrong("--kumod-image and --bare are for containers", remedy="add --runtime compose")
+    return create(directory, options, vault=vault)
+
+
+def _ideas(site: AnySite) -> list[str]:
+    """Return what to try next."""
+    from kumodr.lab.compose.site import ComposeSite
+
+    load = "  kumodr lab load --rate 100 --count 1000"
+    if not isinstance(site, ComposeSite):
+        init = "  kumodr vault init --identity-out ~/kumodr-lab-identity.txt"
+        return [f"  cd {site.directory}", init, load, "  kumodr backup"]
+    if not site.options.sidecar:
+        return [
+            f"  cd {site.directory}",
+            load,
+            f"  cd {site.root}    an ordinary compose project, which nobody protects",
+        ]
+    return [
+        f"  cd {site.directory}",
+        load,
+        f"  (cd {site.root} && docker-compose exec kumodr kumodr status)",
+        f"  kumodr restore --vault {site.directory}/vault --identity keys/identity.txt --to restored",
+    ]
 
 
 def load(arguments: argparse.Namespace, directory: Path, terminal: Terminal) -> int:
     """Send mail."""
     from kumodr.lab.load import Load, run_load
 
-    site = open_site(directory)
+    site = open_any(directory)
     if arguments.count <= 0:
         raise errors.UsageWrong("--count must be at least 1: a load ends by itself")
     number = len(list(site.world.glob("load*.jsonl")))
@@ -129,14 +167,14 @@ def broken(arguments: argparse.Namespace, directory: Path, terminal: Terminal) -
     """Break something."""
     from kumodr.lab.faults import break_site
 
-    sentence = break_site(open_site(directory), arguments.fault, arguments.seed)
+    sentence = break_site(open_any(directory), arguments.fault, arguments.seed)
     terminal.result({"fault": arguments.fault, "seed": arguments.seed, "did": sentence}, [sentence])
     return errors.DONE
 
 
 def status(_arguments: argparse.Namespace, directory: Path, terminal: Terminal) -> int:
     """Say what runs."""
-    site = open_site(directory)
+    site = open_any(directory)
     document = described(site)
     lines = [
         f"{name:<11} {'runs, process ' + str(site.pid(name)) if site.running(name) else 'stopped'}"
@@ -152,14 +190,18 @@ def status(_arguments: argparse.Namespace, directory: Path, terminal: Terminal) 
 
 def down(arguments: argparse.Namespace, directory: Path, terminal: Terminal) -> int:
     """Stop everything; where the site was wiped, the sink is all that is left."""
-    from kumodr.lab.site import stop_world
+    from kumodr.lab.compose.site import ComposeSite
+    from kumodr.lab.opening import stop_any_world
 
     if (directory / "site").exists():
-        site = open_site(directory)
-        site.stop()
+        site = open_any(directory)
+        if isinstance(site, ComposeSite):
+            site.down(remove=arguments.remove)
+        else:
+            site.stop()
         names = list(site.names())
     else:
-        stop_world(directory)
+        stop_any_world(directory)
         names = ["sink"]
     if arguments.remove:
         for name in ("site", "world"):
@@ -172,7 +214,7 @@ def down(arguments: argparse.Namespace, directory: Path, terminal: Terminal) -> 
     return errors.DONE
 
 
-def described(site: Site) -> dict[str, dict[str, object]]:
+def described(site: AnySite) -> dict[str, dict[str, object]]:
     """Return the JSON facts of a site."""
     from kumodr.lab.account import account, sent, taken
 
@@ -183,7 +225,7 @@ def described(site: Site) -> dict[str, dict[str, object]]:
             "plan": str(site.directory / "kumodr.yaml"),
             "kind": site.options.kind,
         },
-        "addresses": {"smtp": site.smtp, "http": site.http, "sink": f"127.0.0.1:{site.sink_port}"},
+        "addresses": {"smtp": site.smtp, "http": site.http, "sink": site.sink},
         "processes": {name: site.pid(name) for name in site.names()},
         "mail": {
             "acknowledged": sums.acknowledged,

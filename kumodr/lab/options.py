@@ -10,7 +10,10 @@ from kumodr.durable import write_file
 
 @dataclass(frozen=True)
 class Options:
-    """`kumod` is a real binary, or None for the stand-in. Durations in seconds, `write_buffer_size` in bytes."""
+    """`kumod` is a real binary, `kumod_image` a real image; neither: the stand-in. Durations in seconds.
+
+    `write_buffer_size` is in bytes. `sidecar` says whether a site in containers has kumodr beside it.
+    """
 
     kind: Literal["RocksDB", "LocalDisk"] = "RocksDB"
     kumod: str | None = None
@@ -22,6 +25,8 @@ class Options:
     seed: int | None = None
     redis: bool = True
     prometheus: bool = True
+    kumod_image: str | None = None
+    sidecar: bool = True
 
 
 def write_options(path: Path, options: Options) -> None:

@@ -1,6 +1,13 @@
 """The Lua policy that a real kumod runs with in the lab (facts §10), from the same settings as the stand-in's."""
 
+import ipaddress
+from collections.abc import Sequence
+
 from kumodr.lab.kumod.config import Config, host_and_port
+
+LOOPBACK = ("127.0.0.1", "::1")
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+"""What Docker takes the networks of containers from; mail from this host comes from a gateway in one of them."""
 
 _POLICY = """-- Written by `kumodr lab up`.
 local kumo = require 'kumo'
@@ -24,12 +31,12 @@ kumo.on('init', function()
   }}
   kumo.start_http_listener {{
     listen = '{http}',
-    trusted_hosts = {{ '127.0.0.1', '::1' }},
+    trusted_hosts = {{ {near} }},
   }}
   kumo.start_esmtp_listener {{
     listen = '{smtp}',
     hostname = '{hostname}',
-    relay_hosts = {{ '127.0.0.1', '::1' }},
+    relay_hosts = {{ {near} }},
   }}
 end)
 
@@ -43,7 +50,7 @@ end)
 kumo.on('get_queue_config', function(domain, tenant, campaign, routing_domain)
   return kumo.make_queue_config {{
     protocol = {{
-      smtp = {{ mx_list = {{ {{ name = 'sink', addr = '{sink}' }} }} }},
+      smtp = {{ mx_list = {{ {sink} }} }},
     }},
     retry_interval = '{retry}s',{max_retry}
     max_age = '{max_age}s',
@@ -66,12 +73,11 @@ end)
 """
 
 
-def policy(config: Config, base: str) -> str:
-    """Given the settings and a directory for what else kumod writes, return the policy's Lua.
+def policy(config: Config, base: str, near: Sequence[str] = LOOPBACK) -> str:
+    """Given the settings, a directory for what else kumod writes, and who may hand in mail, return the policy's Lua.
 
     Durations are whole seconds of at least one: kumod's retry interval must not be less (facts §2.3).
     """
-    host_and_port(config.sink)
     rocks = (
         f"\n      rocks_params = {{ write_buffer_size = {config.write_buffer_size} }},"
         if config.write_buffer_size
@@ -92,9 +98,20 @@ def policy(config: Config, base: str) -> str:
         http=config.http,
         smtp=config.smtp,
         hostname=config.hostname,
-        sink=config.sink,
+        near=", ".join(f"'{each}'" for each in near),
+        sink=_hop(config.sink),
         retry=max(1, round(config.retry_interval)),
         max_retry=longest,
         max_age=max(1, round(config.max_age)),
         connections=config.connections,
     )
+
+
+def _hop(sink: str) -> str:
+    """Return an entry of mx_list: an address as it is, a name for kumod to look up."""
+    host, _ = host_and_port(sink)
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return f"'{sink}'"
+    return f"{{ name = 'sink', addr = '{sink}' }}"

@@ -66,6 +66,16 @@ class Site:
         return f"http://127.0.0.1:{self.addresses.http}"
 
     @property
+    def sink(self) -> str:
+        """The world's mail server."""
+        return f"127.0.0.1:{self.sink_port}"
+
+    @property
+    def spool(self) -> Path:
+        """The spool's directory."""
+        return self.root / "spool"
+
+    @property
     def sink_port(self) -> int:
         """The port of the world's mail server."""
         return int(json.loads((self.world / "world.json").read_text())["port"])
@@ -156,7 +166,12 @@ def create(directory: Path, options: Options, *, vault: str | None = None) -> Si
 
 
 def open_site(directory: Path) -> Site:
-    """Given a directory with a site, return it. Raise LabMissing."""
+    """Given a directory with a site of processes, return it. Raise LabMissing."""
+    if (directory / "site" / "docker-compose.yml").exists():
+        raise errors.LabMissing(
+            f"the lab site at {directory} runs in containers, as an ordinary compose project",
+            remedy=f"treat {directory / 'site'} as any compose project",
+        )
     try:
         document = json.loads((directory / "site" / "site.json").read_text())
         options = read_options(directory / "site" / "config" / "lab.json")

@@ -53,8 +53,13 @@ def parse_plan(data: bytes, file: Path) -> Plan:
 def nearest(directory: Path) -> Path:
     """Given a directory, return the kumodr.yaml in it or in the nearest one above. Raise PlanMissing."""
     for folder in (directory, *directory.parents):
-        if (folder / NAME).is_file():
-            return folder / NAME
+        try:
+            if (folder / NAME).is_file():
+                return folder / NAME
+        except PermissionError as error:
+            raise errors.PlanMissing(
+                f"whether there is a {NAME} in {folder} cannot be seen: this user may not look into it"
+            ) from error
     raise errors.PlanMissing(f"there is no {NAME} in {directory} or above")
 
 

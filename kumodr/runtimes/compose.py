@@ -71,6 +71,40 @@ class ComposeRuntime:
         """Start a service, made anew where its definition changed, and see that it stays up. Raise as `start` does."""
         self._begin(service, [service])
 
+    def up(self, services: Sequence[str], *, started: bool = True) -> None:
+        """Create several services at once and start them; one that runs stays as it is. Raise ServiceFailed."""
+        words = [
+            "up",
+            "-d" if started else "--no-start",
+            "--no-recreate",
+            *(["--no-deps"] if started else []),
+            *services,
+        ]
+        answer = self._tool(words, limit=_SLOW, judge=False)
+        if answer.code:
+            raise named((answer.out + answer.err).decode(errors="replace"), " and ".join(services))
+
+    def remove(self, *, keep: Sequence[str] = (), volumes: bool) -> None:
+        """Remove the project's containers at once, but for services to keep; its networks where none is kept.
+
+        Volumes go with everything in them. The project's files are not needed: all of it says whose it is.
+        """
+        _, project = self._tool_and_name()
+        label = f"--filter=label=com.docker.compose.project={project}"
+        shown = ['--format={{.ID}} {{.Label "com.docker.compose.service"}}']
+        lines = self._docker(["ps", "-a", label, *shown], "the project", limit=_QUICK).out.decode().splitlines()
+        ids = [line.split()[0] for line in lines if line.partition(" ")[2] not in keep]
+        if ids:
+            self._docker(["rm", "--force", *ids], "the project", limit=_SLOW)
+        for kind in (("network",) if not keep else ()) + (("volume",) if volumes else ()):
+            found = self._docker([kind, "ls", "-q", label], kind, limit=_QUICK).out.decode().split()
+            if found:
+                self._docker([kind, "rm", *found], f"the project's {kind}s", limit=_SLOW)
+
+    def volume(self, name: str) -> str:
+        """Given a volume's name in the compose file, return what Docker calls it."""
+        return f"{self._tool_and_name()[1]}_{name}"
+
     def stop(self, service: str, *, patience: float) -> Stopped:
         began = self._now()
         running = [each for each in self._containers(service) if self._up(each)]

@@ -1,7 +1,12 @@
-"""`python -m kumodr.lab.kumod --config FILE`."""
+"""`python -m kumodr.lab.kumod --config FILE`, or as a real kumod is started: `--policy FILE --user NAME`.
+
+Of a policy only the folder counts: the settings are in `kumod.json` beside it.
+"""
 
 import argparse
 import asyncio
+import os
+import pwd
 import signal
 import sys
 from pathlib import Path
@@ -19,8 +24,22 @@ from kumodr.lab.kumod.startup import enumerate_spool
 def main() -> int:
     """Run a stand-in until SIGTERM, SIGINT or SIGHUP; return 0, or 1 where it could not start."""
     parser = argparse.ArgumentParser(prog="python -m kumodr.lab.kumod", description="a stand-in for kumod")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE")
-    return uvloop.run(serve(load_config(parser.parse_args().config)))
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--config", type=Path, metavar="FILE")
+    which.add_argument("--policy", type=Path, metavar="FILE")
+    parser.add_argument("--user", metavar="NAME", help="where it is started as root: go on as this user")
+    words = parser.parse_args()
+    if words.user and os.geteuid() == 0:
+        become(words.user)
+    return uvloop.run(serve(load_config(words.config or words.policy.with_name("kumod.json"))))
+
+
+def become(name: str) -> None:
+    """Given a user's name, be that user from now on."""
+    user = pwd.getpwnam(name)
+    os.initgroups(name, user.pw_gid)
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
 
 
 async def serve(config: Config) -> int:

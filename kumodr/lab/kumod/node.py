@@ -288,6 +288,8 @@ class Node:
         return self._chance if self.config.seed is not None else None
 
     def _node_id(self) -> str:
+        if given := os.environ.get("KUMO_NODE_ID"):
+            return given
         path = Path(self.config.nodeid_path)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
