@@ -222,7 +222,7 @@ def described(site: AnySite) -> dict[str, dict[str, object]]:
     return {
         "site": {
             "directory": str(site.directory),
-            "plan": str(site.directory / "kumodr.yaml"),
+            "plan": str(site.plan),
             "kind": site.options.kind,
         },
         "addresses": {"smtp": site.smtp, "http": site.http, "sink": site.sink},

@@ -56,6 +56,11 @@ class Site:
         return self.directory / "world"
 
     @property
+    def plan(self) -> Path:
+        """The plan that protects all of it."""
+        return self.directory / "kumodr.yaml"
+
+    @property
     def smtp(self) -> str:
         """Where mail is handed in."""
         return f"127.0.0.1:{self.addresses.smtp}"

@@ -73,13 +73,8 @@ class ComposeRuntime:
 
     def up(self, services: Sequence[str], *, started: bool = True) -> None:
         """Create several services at once and start them; one that runs stays as it is. Raise ServiceFailed."""
-        words = [
-            "up",
-            "-d" if started else "--no-start",
-            "--no-recreate",
-            *(["--no-deps"] if started else []),
-            *services,
-        ]
+        how = ["-d", "--no-deps"] if started else ["--no-start"]
+        words = ["up", *how, "--no-recreate", *services]
         answer = self._tool(words, limit=_SLOW, judge=False)
         if answer.code:
             raise named((answer.out + answer.err).decode(errors="replace"), " and ".join(services))

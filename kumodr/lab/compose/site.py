@@ -54,6 +54,11 @@ class ComposeSite:
         return self.directory / "world"
 
     @property
+    def plan(self) -> Path:
+        """The plan of the sidecar, in which paths and names are those of its container."""
+        return self.root / "kumodr.yaml"
+
+    @property
     def smtp(self) -> str:
         """Where mail is handed in."""
         return f"127.0.0.1:{self._port('KUMO_SMTP_PORT')}"
