@@ -63,10 +63,11 @@ class Lab:
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "c"), "XDG_STATE_HOME": str(folder / "s")}
         self.seen: dict[str, list[Any]] = {}
 
-    def run(self, title: str, *words: str, good: tuple[int, ...] = (0, 3)) -> Any:
+    def run(self, title: str, *words: str, good: tuple[int, ...] = (0, 3), module: str = "kumodr") -> Any:
         """Run a command with --json; keep its document under a title of docs/json.md."""
         done = subprocess.run(
-            [sys.executable, "-m", "kumodr", *words, "--json"],
+            [sys.executable, "-m", module, "--json", *words] if module != "kumodr"
+            else [sys.executable, "-m", "kumodr", *words, "--json"],
             cwd=self.lab if self.lab.exists() else self.folder, env=self.environment, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode in good, done.stdout + done.stderr
@@ -124,6 +125,15 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr vault init", "vault", "init", "--identity-out", lab.key)
     lab.run("kumodr check", "check")
     lab.run("kumodr health", "health")
+    asked = "kumodr.cli.kumomta_cli"
+    for subject, what in (
+        ("queue", "depth"),
+        ("queue", "status"),
+        ("performance", "metrics"),
+        ("performance", "analyze"),
+    ):
+        lab.run(f"kumomta-cli {subject} {what}", subject, what, module=asked)
+    lab.run("kumomta-cli spool optimize", "spool", "optimize", module=asked)
     lab.run("kumodr mail-test", "mail-test", "--to", "someone@there.test")
     lab.run("kumodr backup", "backup")
     lab.run("kumodr protect --dry-run", "protect", "--dry-run")

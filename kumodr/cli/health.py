@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Exit code 0 where all is well, 3 for warnings, 1 where something does not work."""
     from kumodr.mailserver.health import health_of
 
-    found = health_of(load_plan(arguments.plan), lambda text: terminal.progress(text, 0, 0))
+    found = health_of(load_plan(arguments.plan), terminal.live)
     worst = {each.level for _, each in found}
     terminal.result(document_of(found), lines_of(found))
     return errors.FAILED if "bad" in worst else errors.IMPERFECT if "warning" in worst else errors.DONE

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         known = {"accepted": text_of_time(sent.accepted), "accept_seconds": sent.seconds, "how": "unknown"}
         terminal.result(nothing | known, [text])
         return errors.IMPERFECT
-    terminal.progress("following the message", 0, 0)
+    terminal.live(f"following {sent.id}")
     logs = [Path(each) for each in plan.components.logs.directories] if plan.components.logs else []
     server = MailServer(plan.kumod.http) if plan.kumod.http else None
     ended = follow(sent, logs, server, system_clock, lambda: time.sleep(_PAUSE), arguments.limit)

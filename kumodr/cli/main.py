@@ -9,7 +9,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from kumodr import __version__, errors
@@ -92,11 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(overview() + "\n")
         return errors.DONE if words else errors.USAGE
     terminal = Terminal(json="--json" in words)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return _run(words, terminal)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    return ended(lambda: _run(words, terminal), terminal)
 
 
 def entry() -> None:
@@ -119,15 +115,21 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _run(words: list[str], terminal: Terminal) -> int:
-    verb = words[0]
-    try:
-        from kumodr.cli.options import with_relative_times
+    from kumodr.cli.options import with_relative_times
 
-        if verb not in VERBS:
-            raise errors.UsageWrong(f"there is no verb {verb!r}", remedy="`kumodr --help` lists the verbs")
-        parser = parser_of_verb(verb)
-        module = importlib.import_module(f"kumodr.cli.{verb.replace('-', '_')}")
-        return module.run(parser.parse_args(with_relative_times(words[1:])), terminal)
+    verb = words[0]
+    if verb not in VERBS:
+        raise errors.UsageWrong(f"there is no verb {verb!r}", remedy="`kumodr --help` lists the verbs")
+    parser = parser_of_verb(verb)
+    module = importlib.import_module(f"kumodr.cli.{verb.replace('-', '_')}")
+    return module.run(parser.parse_args(with_relative_times(words[1:])), terminal)
+
+
+def ended(act: Callable[[], int], terminal: Terminal) -> int:
+    """Given what a command does, do it, and turn every end into an exit code and one sentence. Never raises."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return act()
     except errors.KumodrError as error:
         terminal.failure(error)
         return error.exit_code
@@ -144,3 +146,5 @@ def _run(words: list[str], terminal: Terminal) -> int:
             errors.KumodrError(f"kumodr has a bug: {bug!r}", remedy=f"please report it with {write_trace()}")
         )
         return errors.FAILED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
