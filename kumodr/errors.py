@@ -72,6 +72,51 @@ class AnotherRun(KumodrError):
     default_remedy = "wait for it to end, then run this again"
 
 
+class RunbookMissing(KumodrError):
+    exit_code = USAGE
+    default_remedy = "name a runbook file; `kumodr runs sample` prints one"
+
+
+class RunbookInvalid(PlanInvalid):
+    default_remedy = "correct the lines named above; `kumodr runs schema` prints what is allowed"
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+class NobodyToAsk(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = "run it at a terminal, or give --yes where every answer is yes"
+
+
+class RunMissing(KumodrError):
+    exit_code = NOTHING
+    default_remedy = "`kumodr runs list` shows all"
+
+
+class RunOver(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = "begin a new run"
+
+
+class RunChanged(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = "resume it with the version of kumodr that began it, or give it up and begin a new run"
+
+
+class RunStopped(KumodrError):
+    default_remedy = "`kumodr runs resume` goes on from there"
+
+
+class StepFailed(KumodrError):
+    default_remedy = "see to that, then resume the run"
+
+
+class StateUnavailable(KumodrError):
+    exit_code = NOTHING
+    default_remedy = "see that it can be reached and written to; the plan names it in runbooks.state"
+
+
 # --- vault -------------------------------------------------------------------------------------
 
 

@@ -167,6 +167,19 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr spool lost", "spool", "lost", *spool)
     lab.run("kumodr spool diagnose", "spool", "diagnose", *spool)
     lab.run("kumodr spool salvage", "spool", "salvage", f"{back}/spool", "--to", f"{back}-salvaged")
+    (lab.lab / "own.yaml").write_text(
+        "version: 1\nname: own\nsteps: [{name: sure, ask: Sure?}, {name: wrong, kumodr: [lab, status, nowhere]}]\n"
+    )
+    lab.run("kumodr runs start --dry-run", "runs", "start", "own.yaml", "--dry-run")
+    paused = lab.run("kumodr runs start", "runs", "start", "own.yaml", "--yes", "--pause-before", "sure", good=(3,))
+    lab.run("kumodr runs abort", "runs", "abort", paused["run"])
+    lab.run("When a command fails", "runs", "start", "own.yaml", "--yes", good=(1,))
+    lab.run("kumodr runs resume", "runs", "resume", "--skip", good=(3,))
+    lab.run("kumodr runs list", "runs", "list")
+    lab.run("kumodr runs list", "runs", "list", "--vault", str(lab.lab / "vault"))
+    lab.run("kumodr runs show", "runs", "show")
+    for what in ("schema", "sample"):
+        lab.run(f"kumodr runs {what}", "runs", what)
     lab.run("kumodr lab status", "lab", "status", ".")
     lab.run("kumodr lab break", "lab", "break", "kill", ".")
     lab.run("kumodr vault copy", "vault", "copy", f"{back}-copy")

@@ -24,6 +24,11 @@ class Terminal:
         self._colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._drawn = 0.0
 
+    @property
+    def is_live(self) -> bool:
+        """Whether what is shown on standard error can be drawn anew."""
+        return self._live
+
     def result(self, document: Mapping[str, Any], lines: Iterable[str] = ()) -> None:
         """Given the result both ways, print the document with `--json`, the lines otherwise."""
         self.clear()

@@ -200,6 +200,18 @@ class RuntimePlan:
 
 
 @dataclass(frozen=True)
+class RunbooksPlan:
+    """Where runs of runbooks are recorded, so that they can be resumed."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    state: Annotated[str | None, "postgresql://USER@HOST/DATABASE for several controllers; none: a file in `state`"] = (
+        None
+    )
+    password_file: Annotated[str | None, PATH, "a file that holds the database's password"] = None
+    password_env: Annotated[str | None, "a variable that holds the database's password"] = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """kumodr.yaml"""
 
@@ -213,4 +225,5 @@ class Plan:
     retention: RetentionPlan = field(default_factory=RetentionPlan)
     kumod: KumodPlan = field(default_factory=KumodPlan)
     runtime: RuntimePlan = field(default_factory=RuntimePlan)
+    runbooks: RunbooksPlan = field(default_factory=RunbooksPlan)
     objectives: Objectives = field(default_factory=Objectives)

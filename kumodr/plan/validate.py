@@ -35,6 +35,7 @@ def validated(document: Document, folder: str) -> tuple[dict[str, Any], list[str
     found += [(document.line(place), text) for place, text in _secrets(values)]
     found += [(document.line(("runtime", "kind")), text) for text in _runtime(values.get("runtime"))]
     found += [(document.line(place), text) for place, text in _of_a_service(values)]
+    found += [(document.line(("runbooks", "state")), text) for text in _runbooks(values.get("runbooks"))]
     site = values.get("site")
     if isinstance(site, str) and not _NAME.fullmatch(site):
         found.append((document.line(("site",)), f"site {site!r} cannot name points; use letters, like 'primary'"))
@@ -96,6 +97,21 @@ def _sentence(place: Place, error: Any) -> str:
     if error["type"] == "literal_error":
         return f"{name}: {error['input']!r} is not allowed; choose {error['ctx']['expected']}"
     return f"{name}: {error['msg'].replace('Input should be', 'should be').replace('instance of ', '')}"
+
+
+def _runbooks(values: Any) -> Iterator[str]:
+    """Yield why runs cannot be kept at the address that the plan names."""
+    state = values.get("state") if isinstance(values, dict) else None
+    if isinstance(state, str):
+        parts = urlsplit(state)
+        try:
+            well_formed = parts.port is None or parts.port > 0
+        except ValueError:
+            well_formed = False
+        if parts.scheme != "postgresql" or not parts.hostname or not parts.path.strip("/") or not well_formed:
+            yield "runbooks.state is no address like postgresql://USER@HOST/DATABASE"
+        if "password" in parts.query:
+            yield "runbooks.state holds a password; take it out and use password_file or password_env"
 
 
 def _shape_at(place: Place) -> type:

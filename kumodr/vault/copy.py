@@ -81,6 +81,7 @@ def copy_vault(vault: Vault, target: Store, progress: Progress) -> Copied:
             if not run.each([name], {name: _is_segment(name, vault.id)}) and not place[2]:
                 break
     run.plain("verified/")
+    run.plain("runs/")
     return Copied(run.objects, run.size, tuple(run.points), tuple(run.problems))
 
 

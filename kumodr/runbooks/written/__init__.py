@@ -1,0 +1,1 @@
+"""Runbooks that operators write themselves, in YAML."""
