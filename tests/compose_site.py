@@ -109,3 +109,23 @@ def make_image(directory: Path) -> None:
         folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
         archive.addfile(folder)
     subprocess.run(["docker", "import", "-", IMAGE], input=buffer.getvalue(), check=True, capture_output=True)
+
+
+def make_image_of(directory: Path, name: str, programs: list[str]) -> str:
+    """Given programs of this host, make an image of them and the libraries that they need, on top of the base."""
+    tag = f"kumodr-test-{name}:1"
+    if subprocess.run(["docker", "image", "inspect", tag], capture_output=True).returncode == 0:
+        return tag
+    make_image(directory)
+    files = list(programs)
+    for program in programs:
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+        files += [word for word in listed.split() if word.startswith("/")]
+    context = directory / "context"
+    context.mkdir()
+    with tarfile.open(context / "files.tar", "w", dereference=True) as archive:
+        for file in dict.fromkeys(files):
+            archive.add(file, file)
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nADD files.tar /\n")
+    subprocess.run(["docker", "build", "-q", "-t", tag, context], check=True, capture_output=True)
+    return tag
