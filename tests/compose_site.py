@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,7 @@ needs_docker = pytest.mark.skipif(NO_DOCKER is not None and MAY_SKIP, reason=str
 
 
 @contextmanager
-def compose_project(directory: Path, text: str, *variables: str) -> Iterator[str]:
+def compose_project(directory: Path, text: str, *variables: str) -> Generator[str]:
     """Given a folder, a compose file and lines for `.env`, write them, give the project's name, and clear all away."""
     name = f"kumodrtest{uuid.uuid4().hex[:8]}"
     (directory / "docker-compose.yml").write_text(text)
@@ -126,6 +126,10 @@ def make_image_of(directory: Path, name: str, programs: list[str]) -> str:
     with tarfile.open(context / "files.tar", "w", dereference=True) as archive:
         for file in dict.fromkeys(files):
             archive.add(file, file)
+        for link in ("ls", "rm"):
+            entry = tarfile.TarInfo(f"bin/{link}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(entry)
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nADD files.tar /\n")
     subprocess.run(["docker", "build", "-q", "-t", tag, context], check=True, capture_output=True)
     return tag

@@ -71,13 +71,14 @@ def prometheus_server(folder: Path, *options: str) -> Iterator[str]:
     words = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
     with running("prometheus", *words, f"--web.listen-address=127.0.0.1:{port}", *options, log=folder / "log"):
         address = f"http://127.0.0.1:{port}"
-
-        def scraped() -> bool:
-            try:
-                answer = httpx.get(f"{address}/api/v1/query", params={"query": "up"}, timeout=2)
-                return bool(answer.json()["data"]["result"])
-            except (httpx.HTTPError, ValueError, KeyError):
-                return False
-
-        wait_for("prometheus and its first scrape", scraped)
+        wait_for("prometheus and its first scrape", lambda: scraped(address))
         yield address
+
+
+def scraped(address: str) -> bool:
+    """Whether a Prometheus server answers and has scraped something."""
+    try:
+        answer = httpx.get(f"{address}/api/v1/query", params={"query": "up"}, timeout=2)
+        return bool(answer.json()["data"]["result"])
+    except (httpx.HTTPError, ValueError, KeyError):
+        return False

@@ -1,18 +1,21 @@
 """Prometheus: blocks and the newest hours, read back by promtool."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from captured import written_out
-from servers import prometheus_server
+from compose_site import compose_project, make_image_of, needs_docker
+from servers import prometheus_server, scraped, wait_for
 
 from kumodr import errors
 from kumodr.clock import system_clock
 from kumodr.components.prometheus import PrometheusComponent
 from kumodr.components.registry import vetter
-from kumodr.plan.model import Components, Plan, PrometheusPlan, VaultPlan
+from kumodr.plan.model import Components, Plan, PrometheusPlan, RuntimePlan, VaultPlan
 
 
 def component(data: Path, url: str | None) -> PrometheusComponent:
@@ -79,3 +82,55 @@ def test_a_damaged_block_is_refused(blocks: Path, tmp_path: Path) -> None:
     problem = vetter("prometheus", system_clock)(tmp_path / "restored").problem
     assert problem is not None
     assert "promtool does not read" in problem
+
+
+COMPOSE = """version: "3.9"
+services:
+  prometheus:
+    image: "{image}"
+    command: [/usr/bin/prometheus, --config.file=/prometheus.yml, --storage.tsdb.path={path}, --web.enable-admin-api]
+    networks: [inside]
+    volumes: ["./prometheus.yml:/prometheus.yml:ro", "data:/in-a-volume"]
+networks: {{inside: {{internal: true}}}}
+volumes: {{data: {{}}}}
+"""
+
+
+@needs_docker
+@pytest.mark.parametrize("path", ["/in-a-volume", "/prometheus"])
+def test_in_a_container_by_its_volume_or_copied_out(tmp_path: Path, path: str) -> None:
+    image = make_image_of(tmp_path, "prometheus", [shutil.which("prometheus") or "prometheus"])
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s}\n"
+        "scrape_configs: [{job_name: a, static_configs: [{targets: ['127.0.0.1:9090']}]}]\n"
+    )
+    with compose_project(tmp_path, COMPOSE.format(image=image, path=path)) as name:
+        subprocess.run(["docker-compose", "up", "-d"], cwd=tmp_path, check=True, capture_output=True)
+        words = ["docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"]
+        container = f"{name}_prometheus_1"
+        inspected = subprocess.run([*words, container], check=True, capture_output=True, text=True)
+        address = f"http://{inspected.stdout.strip()}:9090"
+        wait_for("prometheus and its first scrape", lambda: scraped(address))
+        runtime = RuntimePlan("compose", directory=str(tmp_path), kumod="prometheus", prometheus="prometheus")
+        plan = Plan(
+            1, "lab", VaultPlan("/v"), "/s", Components(prometheus=PrometheusPlan(None, address)), runtime=runtime
+        )
+        mine = PrometheusComponent(plan, system_clock)
+        facts = written_out(mine, tmp_path / "restored")
+        assert facts.clear["newest_hours_stored"] and facts.clear["samples"] > 0
+        left = subprocess.run(["docker", "exec", container, "ls", f"{path}/snapshots"], capture_output=True, text=True)
+        assert left.stdout == ""
+        assert [each.level for each in mine.health()] == ["good"]
+        verdict = vetter("prometheus", system_clock)(tmp_path / "restored")
+        assert verdict.problem is None
+        assert verdict.facts["samples"] == facts.clear["samples"]
+        subprocess.run(["docker-compose", "rm", "-fs"], cwd=tmp_path, check=True, capture_output=True)
+        with pytest.raises(errors.ComponentUnavailable):
+            written_out(mine, tmp_path / "x")
+        # a server on what was restored
+        (tmp_path / "again").mkdir()
+        shutil.copytree(tmp_path / "restored", tmp_path / "again" / "data")
+        with prometheus_server(tmp_path / "again") as again:
+            query = {"query": "count_over_time(up{instance='127.0.0.1:9090'}[1h])"}
+            found = httpx.get(f"{again}/api/v1/query", params=query, timeout=5).json()["data"]["result"]
+            assert int(found[0]["value"][1]) > 0

@@ -6,64 +6,58 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from kumodr import errors
 from kumodr.clock import Clock
+from kumodr.components.prometheus_blocks import USUAL, Here, Inside, blocks_in
 from kumodr.components.protocol import Finding, Verdict
 from kumodr.plan.model import Plan, PrometheusPlan
 from kumodr.source import Capture, CaptureFacts, OnDisk, SourceFile, identity_of
 
-_BLOCK = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 _SNAPSHOT = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
 _TIMEOUT = 120.0
 _LARGEST_META = 1 << 20
 
 
 class PrometheusComponent:
-    """One Prometheus server whose data folder this host can read."""
+    """One Prometheus server; its data folder is read on this host, or copied out of its container."""
 
     name = "prometheus"
 
     def __init__(self, plan: Plan, clock: Clock) -> None:
-        self._plan: PrometheusPlan = plan.components.prometheus or PrometheusPlan("")
-        self._clock = clock
+        self._whole = plan
+        self._plan: PrometheusPlan = plan.components.prometheus or PrometheusPlan()
 
     @contextmanager
     def capture(self) -> Generator[Capture]:
         """Give the blocks of a snapshot made now, or without the admin API the blocks that are closed.
 
         A snapshot holds links to the closed blocks, under the same names, and the newest hours as a block of its own;
-        the API has no way to delete it, so this deletes the one that it made, by its name, and no other. Raise
+        the API has no way to delete it, so this deletes the one that it made, by its name, and no other. Where this
+        host cannot read the data folder, the blocks are copied out through the container: they never change. Raise
         ComponentUnavailable where the data cannot be read.
         """
-        root = Path(self._plan.data)
-        snapshot = self._made_snapshot()
-        source = root / "snapshots" / snapshot if snapshot else root
         try:
-            blocks = _blocks(source)
-            if snapshot and not source.is_dir():
-                raise errors.ComponentUnavailable(
-                    f"prometheus: its snapshot is not at {source}",
-                    remedy="correct components.prometheus.data in kumodr.yaml",
-                )
-            facts = {"snapshot": bool(snapshot), "newest_hours_stored": bool(snapshot), **_totals(source, blocks)}
-            files = [file for block in blocks for file in _block_files(source, block)]
-            yield Capture(files=files, facts=lambda: CaptureFacts(facts, {}))
+            with ExitStack() as stack:
+                place = self._place(stack)
+                snapshot = self._made_snapshot()
+                source = place.opened(snapshot)
+                blocks = blocks_in(source)
+                facts = {"snapshot": bool(snapshot), "newest_hours_stored": bool(snapshot), **_totals(source, blocks)}
+                files = [file for block in blocks for file in _block_files(source, block)]
+                yield Capture(files=files, facts=lambda: CaptureFacts(facts, {}))
         except OSError as error:
             raise errors.ComponentUnavailable(
                 f"prometheus: {error.filename} cannot be read: {error.strerror}"
             ) from error
-        finally:
-            if snapshot:
-                shutil.rmtree(source, ignore_errors=True)
 
     def vet(self, restored: Path) -> Verdict:
         """Given `restored/prometheus`, have promtool read every block and count the samples."""
-        blocks = _blocks(restored)
+        blocks = blocks_in(restored)
         totals = _totals(restored, blocks)
         if not blocks:
             return Verdict(None, totals, ("no block was stored",))
@@ -82,27 +76,61 @@ class PrometheusComponent:
         """Say whether the data can be read, the server answers, and snapshots are allowed."""
         found: list[Finding] = []
         try:
-            found.append(
-                Finding("good", f"prometheus: {len(_blocks(Path(self._plan.data)))} closed blocks can be read")
-            )
+            with ExitStack() as stack:
+                found.append(Finding("good", f"prometheus: {self._place(stack).count()} closed blocks can be read"))
         except OSError as error:
-            text = f"prometheus: {self._plan.data} cannot be read: {error.strerror}"
+            text = f"prometheus: {error.filename} cannot be read: {error.strerror}"
             found.append(Finding("bad", text, "give kumodr read access to it, or correct its path"))
+        except errors.ComponentUnavailable as error:
+            found.append(Finding("bad", error.what, error.remedy))
         if self._plan.url is None:
             text = "prometheus: without its address the newest hours are not stored"
             return (*found, Finding("warning", text, "set components.prometheus.url in kumodr.yaml"))
-        import httpx
-
         try:
-            flags = httpx.get(f"{self._plan.url.rstrip('/')}/api/v1/status/flags", timeout=5).json()["data"]
-            allowed = flags.get("web.enable-admin-api") == "true"
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
-            text = f"prometheus at {self._plan.url} does not answer"
-            return (*found, Finding("bad", text, "start it, or correct its address"))
+            allowed = self._flags().get("web.enable-admin-api") == "true"
+        except errors.ComponentUnavailable as error:
+            return (*found, Finding("bad", error.what, error.remedy))
         if not allowed:
             text = "prometheus: its admin API is off, so the newest hours are not stored"
             found.append(Finding("warning", text, "start it with --web.enable-admin-api"))
         return tuple(found)
+
+    def _place(self, stack: ExitStack) -> Here | Inside:
+        """Return where the data folder is: where the plan says, where the runtime says, or only inside a container."""
+        if self._plan.data:
+            return Here(stack, Path(self._plan.data))
+        service = self._whole.runtime.prometheus
+        if self._whole.runtime.kind == "none" or not service:
+            raise errors.ComponentUnavailable(
+                "prometheus: where its data folder is, the plan does not say",
+                remedy="set components.prometheus.data or runtime.prometheus in kumodr.yaml",
+            )
+        from kumodr.runtimes.opening import runtime_of
+
+        try:
+            runtime = runtime_of(self._whole, say=lambda _text: None)
+            inner = self._flags().get("storage.tsdb.path", USUAL) if self._plan.url else USUAL
+            # A relative path is of the working directory, which in the official image is /prometheus.
+            inner = inner if inner.startswith("/") else USUAL
+            here = runtime.host_path(service, inner)
+        except errors.ComponentUnavailable:
+            raise
+        except errors.KumodrError as error:
+            raise errors.ComponentUnavailable(f"prometheus: {error.what}", remedy=error.remedy) from error
+        scratch = self._whole.state if Path(self._whole.state).is_dir() else None
+        return Here(stack, here) if here is not None else Inside(stack, runtime, service, inner, scratch)
+
+    def _flags(self) -> Mapping[str, str]:
+        """Return the server's command line flags. Raise ComponentUnavailable."""
+        import httpx
+
+        try:
+            answer = httpx.get(f"{(self._plan.url or '').rstrip('/')}/api/v1/status/flags", timeout=5)
+            return {str(name): str(value) for name, value in answer.json()["data"].items()}
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise errors.ComponentUnavailable(
+                f"prometheus at {self._plan.url} does not answer", remedy="start it, or correct its address"
+            ) from error
 
     def _made_snapshot(self) -> str | None:
         """Ask for a snapshot; return its name, or None where there is no address or the admin API is off."""
@@ -122,11 +150,6 @@ class PrometheusComponent:
         if not _SNAPSHOT.fullmatch(name):
             raise errors.ComponentUnavailable(f"prometheus at {self._plan.url} answers without a snapshot's name")
         return name
-
-
-def _blocks(root: Path) -> list[str]:
-    """Return the closed blocks in a data folder: those with a meta.json. Raise OSError."""
-    return sorted(name for name in os.listdir(root) if _BLOCK.fullmatch(name) and (root / name / "meta.json").is_file())
 
 
 def _totals(root: Path, blocks: list[str]) -> dict[str, int]:
