@@ -5,6 +5,7 @@ from pathlib import Path
 from kumodr import errors
 from kumodr.clock import Clock
 from kumodr.components.protocol import Finding
+from kumodr.discover import risks
 from kumodr.plan.model import Plan
 from kumodr.vault.open import open_vault
 
@@ -24,6 +25,8 @@ def vault_findings(plan: Plan) -> tuple[Finding, ...]:
         if spool and _device(Path(spool.data)) == _device(Path(plan.vault.url)):
             text = "the vault is on the same disk as the spool: they would be lost together"
             found.append(Finding("warning", text, "use a vault on another machine or in an object store"))
+        elif inside := risks.vault_inside(plan.vault.url):
+            found.append(inside)
     return tuple(found)
 
 
@@ -46,18 +49,7 @@ def protect_findings(plan: Plan, clock: Clock) -> tuple[Finding, ...]:
 
 def kumod_findings(plan: Plan) -> tuple[Finding, ...]:
     """Given the plan, ask the mail server whether it is alive."""
-    if plan.kumod.http is None:
-        return (Finding("warning", "the plan does not say how KumoMTA is reached", "set kumod.http in kumodr.yaml"),)
-    import httpx
-
-    try:
-        answer = httpx.get(f"{plan.kumod.http.rstrip('/')}/api/check-liveness/v1", timeout=5)
-    except httpx.HTTPError:
-        text = f"KumoMTA at {plan.kumod.http} does not answer"
-        return (Finding("bad", text, "start it, or correct kumod.http in kumodr.yaml"),)
-    if answer.status_code != 200:
-        return (Finding("bad", f"KumoMTA says: {answer.text[:100]}", "look into KumoMTA's own log"),)
-    return (Finding("good", "KumoMTA is alive"),)
+    return (risks.not_alive(plan.kumod.http) or Finding("good", "KumoMTA is alive"),)
 
 
 def _device(path: Path) -> int | None:
