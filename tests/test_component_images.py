@@ -58,14 +58,16 @@ def build(directory: Path, tag: str, content: bytes) -> None:
 def project(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A project whose images share a layer, and the names of those that were built."""
     make_image(tmp_path)
-    with compose_project(tmp_path, COMPOSE) as name:
-        tags = (f"{name}_kumod:latest", f"{name}-redis:7")
-        try:
+    tags: list[str] = []
+    try:
+        with compose_project(tmp_path, COMPOSE) as name:
+            tags += (f"{name}_kumod:latest", f"{name}-redis:7")
             for tag in tags:
                 build(tmp_path / tag.partition(":")[0][-5:], tag, tag.encode() * 100_000)
             yield tmp_path, name
-        finally:
-            subprocess.run(["docker", "rmi", "-f", *tags], capture_output=True)
+    finally:
+        # only when no container of the project holds them any more
+        subprocess.run(["docker", "rmi", *tags], capture_output=True)
 
 
 @needs_docker
