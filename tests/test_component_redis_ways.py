@@ -45,6 +45,8 @@ def test_tls_with_an_authority_and_a_client_certificate(tmp_path: Path) -> None:
         good = component(url, ca=f"{made}/ca.crt", password_file=str(secret), **mine)
         assert written_out(good, tmp_path / "restored").clear["keys"] == 0
         assert {each.level for each in good.health()} == {"good", "warning"}
+        sent = component(url, through="transfer", ca=f"{made}/ca.crt", password_file=str(secret), **mine)
+        assert written_out(sent, tmp_path / "sent").clear["keys"] == 0
         other = make_certificates(tmp_path / "other")
         with pytest.raises(errors.ComponentUnavailable, match="cannot be trusted"):
             written_out(component(url, ca=f"{other}/ca.crt", password_file=str(secret), **mine), tmp_path / "x")
@@ -154,6 +156,31 @@ def test_a_folder_that_is_not_the_servers_is_told_from_it(tmp_path: Path) -> Non
         with pytest.raises(errors.ComponentUnavailable, match="is not there"):
             written_out(component(url, data=str(tmp_path / "none")), tmp_path / "x")
         assert written_out(component(url, data=str(tmp_path / "redis")), tmp_path / "restored").clear["keys"] == 1
+
+
+@pytest.mark.parametrize("appends", [False, True])
+def test_a_server_whose_files_nobody_can_read_here_sends_its_dump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, appends: bool
+) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", "s3cret")
+    options = ("--appendonly", "yes") if appends else ()
+    with redis_server(tmp_path / "redis", *options, password="s3cret") as (url, server):
+        server.set("a", "b")
+        sent = component(url, through="transfer", password_env="REDIS_PASSWORD")
+        facts = written_out(sent, tmp_path / "restored")
+        assert facts.clear["keys"] == 1 and facts.clear["append_only_files"] == (2 if appends else 0)
+        assert all(each.level != "bad" for each in sent.health())
+        monkeypatch.setenv("REDIS_PASSWORD", "wrong")
+        with pytest.raises(errors.ComponentUnavailable, match="password is wrong or missing"):
+            written_out(sent, tmp_path / "x")
+        monkeypatch.setenv("REDIS_PASSWORD", "s3cret")
+        server.acl_setuser("default", enabled=True, commands=["-sync", "-psync"])
+        with pytest.raises(errors.ComponentUnavailable, match="does not send its dump"):
+            written_out(sent, tmp_path / "x")
+    verdict = vetter("redis", system_clock)(tmp_path / "restored")
+    assert verdict.problem is None and verdict.facts["loaded"] == 1
+    with redis_server(tmp_path / "restored", *options) as (_, server):
+        assert server.get("a") == b"b"
 
 
 @pytest.mark.parametrize("line", ["file ../x seq 1 type b", "file a seq 1 type z", "nonsense", "file .x seq 1 type i"])

@@ -100,6 +100,13 @@ class ConfigComponent:
         remedy = "name it in components.config.paths where it is configuration"
         return (Finding("good", text), *(Finding("warning", f"not stored: {each}", remedy) for each in left_out))
 
+    def defining(self) -> tuple[str, ...]:
+        """Return the files that define the services; none where the runtime cannot be asked."""
+        try:
+            return self._services()[1].paths
+        except errors.KumodrError:
+            return ()
+
     def _services(self) -> tuple[dict[str, Mapping[str, str]], Definition]:
         """Return the environment of each running service of the runtime, and what defines them."""
         if self._whole.runtime.kind == "none" or not self._plan.project:

@@ -12,10 +12,10 @@ from kumodr import errors
 from kumodr.clock import Clock
 from kumodr.components.protocol import Finding, Verdict
 from kumodr.components.redis_commands import Commands, Refused, information, inside, keys, network, setting
-from kumodr.components.redis_files import Opener, append_only, opener_here, opener_inside
+from kumodr.components.redis_files import Opener, append_only, opener_here, opener_inside, transferred
 from kumodr.plan.model import Plan, RedisPlan
 from kumodr.runtimes.protocol import Runtime
-from kumodr.source import Capture, CaptureFacts, Pinned, SourceFile, identity_of
+from kumodr.source import Capture, CaptureFacts, Held, Pinned, SourceFile, identity_of
 
 DUMP = "dump.rdb"
 APPEND_ONLY = "appendonlydir"
@@ -64,6 +64,10 @@ class RedisComponent:
         is the one just made is seen by it being another file than before. For the append-only files see
         `redis_files.py`. Raise ComponentUnavailable where the server, the save or the files cannot be had.
         """
+        if self._plan.through == "transfer":
+            with self._transferred() as capture:
+                yield capture
+            return
         with ExitStack() as stack:
             with self._commands() as server:
                 place = _Place.of(server)
@@ -88,6 +92,32 @@ class RedisComponent:
                 "append_only_bytes": sum(part.size for part in append),
             }
             sealed = {"directory": place.directory, "dump": place.dump, "append_only": place.name if append else None}
+            yield Capture(files=files, facts=lambda: CaptureFacts({**facts, **sizes}, sealed))
+
+    @contextmanager
+    def _transferred(self) -> Generator[Capture]:
+        """Give the dump that the server sends. An append-only server would not look at it, so it is stored once more
+        as what such a server begins with: the base of its append-only files, which is a dump, and their manifest.
+        """
+        with self._commands() as server:
+            facts = {"keys": keys(server), "server": information(server, "server").get("redis_version", "?")}
+            place = _Place.of(server)
+        scratch = self._whole.state if Path(self._whole.state).is_dir() else None
+        with transferred(self._plan, self._password(), scratch) as file:
+            size = os.fstat(file.fileno()).st_size
+            files = [_file(DUMP, file.fileno(), size)]
+            if place.appends and place.folder:
+                base = f"{place.name}.1.base.rdb"
+                manifest = f"file {base} seq 1 type b\n".encode()
+                files.append(_file(f"{APPEND_ONLY}/{base}", file.fileno(), size))
+                name = f"{APPEND_ONLY}/{place.name}.manifest"
+                files.append(SourceFile(name, size=len(manifest), content=Held(manifest)))
+            sizes = {
+                "dump_bytes": size,
+                "append_only_files": len(files) - 1,
+                "append_only_bytes": sum(each.size for each in files[1:]),
+            }
+            sealed = {"directory": place.directory, "dump": place.dump, "append_only": place.name}
             yield Capture(files=files, facts=lambda: CaptureFacts({**facts, **sizes}, sealed))
 
     def vet(self, restored: Path) -> Verdict:
@@ -119,17 +149,18 @@ class RedisComponent:
 
     def health(self) -> tuple[Finding, ...]:
         """Say whether the server answers, keeps its data, and its files can be read."""
+        transfers = self._plan.through == "transfer"
         try:
             with ExitStack() as stack, self._commands() as server:
                 info = information(server, "persistence")
                 save = setting(server, "save")
                 place = _Place.of(server)
-                open_file, itself = self._opener(stack, place)
+                open_file, itself = (None, False) if transfers else self._opener(stack, place)
                 unreadable = None
                 try:
-                    if itself:
+                    if open_file and itself:
                         _identity(open_file, place.dump)
-                    if place.appends and itself:
+                    if open_file and place.appends and itself:
                         append_only(open_file, place.directory, place.folder, place.name)
                 except errors.ComponentUnavailable as error:
                     unreadable = error

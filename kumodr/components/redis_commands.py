@@ -102,15 +102,20 @@ def inside(plan: RedisPlan, password: str | None, runtime: Runtime, service: str
         raise unavailable(plan, error) from error
 
 
+def cli_options(plan: RedisPlan) -> list[str]:
+    """Given the plan, return what redis-cli must know beside the address; nothing secret."""
+    words = ["--user", plan.username] if plan.username else []
+    if plan.url.startswith("rediss://"):
+        named = {"--cacert": plan.ca, "--cert": plan.certificate, "--key": plan.key}
+        words += [word for name, value in named.items() if value for word in (name, value)]
+    return words
+
+
 class _Inside:
     def __init__(self, plan: RedisPlan, password: str | None, runtime: Runtime, service: str) -> None:
         self._runtime, self._service, self._plan = runtime, service, plan
         self._stdin = f"{password or ''}\n".encode()
-        words = ["-u", plan.url, "--no-auth-warning"]
-        words += ["--user", plan.username] if plan.username else []
-        if plan.url.startswith("rediss://"):
-            named = {"--cacert": plan.ca, "--cert": plan.certificate, "--key": plan.key}
-            words += [word for name, value in named.items() if value for word in (name, value)]
+        words = ["-u", plan.url, "--no-auth-warning", *cli_options(plan)]
         self._words = ["sh", "-c", _CLI, "redis-cli", *words]
 
     def ask(self, *words: str) -> str:

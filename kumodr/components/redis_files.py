@@ -18,8 +18,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from kumodr import errors
+from kumodr.components.redis_commands import cli_options
+from kumodr.plan.model import RedisPlan
+from kumodr.runtimes.commands import run
 from kumodr.runtimes.protocol import Runtime
 
 _TRIES = 10
@@ -120,3 +124,20 @@ def named_in(manifest: bytes) -> list[str]:
         if facts["type"] != "h":
             names.append(name)
     return names
+
+
+def transferred(plan: RedisPlan, password: str | None, scratch: str | None) -> IO[bytes]:
+    """Given the plan and the password, have the server send its dump, as to a replica that begins; return the file.
+
+    The server saves for it, after the request came, so everything that was answered before is in it; redis-cli fails
+    where the end that the server announced does not come. Raise ComponentUnavailable, ToolMissing.
+    """
+    words = ["redis-cli", "-u", plan.url, "--no-auth-warning", *cli_options(plan)]
+    environment = {**os.environ, **({"REDISCLI_AUTH": password} if password else {})}
+    with tempfile.TemporaryDirectory(prefix="kumodr-redis-", dir=scratch) as folder:
+        path = os.path.join(folder, "dump.rdb")
+        answer = run([*words, "--rdb", path], limit=plan.timeout, environment=environment)
+        if answer.code or not os.path.exists(path):
+            reason = " ".join(answer.err.decode(errors="replace").split())[-200:]
+            raise errors.ComponentUnavailable(f"redis at {plan.url} does not send its dump: {reason}")
+        return open(path, "rb")

@@ -69,9 +69,10 @@ class RedisPlan:
 
     __pydantic_config__: ClassVar = _STRICT
     url: Annotated[str, "redis://HOST:PORT, or rediss:// for TLS, without a password"]
-    through: Annotated[Literal["network", "exec"], "exec: redis-cli inside runtime.redis, which url is seen from"] = (
-        "network"
-    )
+    through: Annotated[
+        Literal["network", "exec", "transfer"],
+        "exec: redis-cli inside runtime.redis, which url is seen from; transfer: the dump comes over the network too",
+    ] = "network"
     data: Annotated[str | None, PATH, "its folder on this host, where the server knows it by another path"] = None
     username: Annotated[str | None, "of Redis's access list, where there is one"] = None
     password_file: Annotated[str | None, PATH, "a file that holds the password"] = None

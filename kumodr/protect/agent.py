@@ -74,6 +74,7 @@ class Agent:
             config = self._plan.components.config
             if config is not None:
                 watch(config.paths, lambda: self.points.note_change("config"), stop)
+                threading.Thread(target=self._watch_definition, args=(stop,), daemon=True).start()
             threading.Thread(target=self._look_for_proofs, args=(stop,), daemon=True).start()
             server = None
             if self._plan.protect.metrics is not None:
@@ -96,6 +97,14 @@ class Agent:
                 if server is not None:
                     server.shutdown()
                     server.server_close()
+
+    def _watch_definition(self, stop: threading.Event) -> None:
+        """Watch what defines the services, which their runtime has to be asked for; not mounts, where data may be."""
+        from kumodr.components.config import ConfigComponent
+
+        paths = ConfigComponent(self._plan, self._clock).defining()
+        if paths:
+            watch(paths, lambda: self.points.note_change("config"), stop)
 
     def _round(self, each_round: Callable[[Figures], None]) -> None:
         self.stream.round()
