@@ -62,17 +62,17 @@ class Machine:
             (place / half).chmod(0o2770)
         place.chmod(0o2770)
 
-    def run(self, *words: str, expect: int) -> Any:
-        """Run a verb in the project's folder with --json; return its document."""
+    def run(self, *words: str, expect: int, json_wanted: bool = True) -> Any:
+        """Run a verb in the project's folder; return its document, or without `json_wanted` what it printed."""
         out = io.StringIO()
         with (
             contextlib.chdir(self.project),
             mock.patch.dict(os.environ, self.environment, clear=True),
             contextlib.redirect_stdout(out),
         ):
-            code = main([*words, "--json"])
+            code = main([*words, *(["--json"] if json_wanted else [])])
         assert code == expect, out.getvalue()
-        return json.loads(out.getvalue())
+        return json.loads(out.getvalue()) if json_wanted else out.getvalue()
 
     def plan(self) -> Any:
         """Return the plan that was written, as it is understood."""

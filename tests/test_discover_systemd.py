@@ -1,5 +1,6 @@
 """`kumodr init` where KumoMTA runs from the package: units, drop-ins, environment files, and no units at all."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,43 @@ def test_without_any_of_it_the_usual_places_and_what_is_said_count(machine: Mach
     assert any("configuration: give --config" in each for each in document["uncovered"])
     findings = machine.run("check", expect=3)["findings"]
     assert any("does not say how this site's processes run" in each["text"] for each in findings)
+
+
+def test_in_the_usual_places_the_policy_counts_too(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = installed(machine)
+    text = POLICY.replace("/var/spool/kumomta", f"{root}/spool").replace("/var/log/kumomta", f"{root}/logs")
+    (root / "policy" / "init.lua").write_text(text)
+    monkeypatch.setattr("kumodr.discover.usual.POLICY", str(root / "policy" / "init.lua"))
+    machine.run("init", "--from", "paths", "--read-policy", expect=3)
+    plan = machine.plan()
+    assert plan["components"]["spool"]["meta"] == str(root / "spool" / "meta") and plan["runtime"]["kind"] == "none"
+    assert plan["components"]["logs"]["directories"] == [str(root / "logs"), "/bounces"]
+    assert plan["kumod"]["http"] == "http://127.0.0.1:8000"
+
+
+class Person(io.StringIO):
+    """Somebody at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "read"), [("y\n", True), ("\n", False), ("", False)])
+def test_at_a_terminal_permission_is_asked(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, answer: str, read: bool
+) -> None:
+    root = installed(machine)
+    shown = Person()
+    monkeypatch.setattr("sys.stdin", Person(answer))
+    monkeypatch.setattr("sys.stderr", shown)
+    machine.run("init", expect=3, json_wanted=False)
+    assert f"Read the policy {root}/policy/init.lua as text" in shown.getvalue()
+    directories = machine.plan()["components"]["logs"]["directories"]
+    assert (str(root / "more") in directories) == read
+
+
+def test_a_lab_in_containers_is_not_taken_for_one_of_processes(machine: Machine) -> None:
+    (machine.folder / "lab" / "site").mkdir(parents=True)
+    (machine.folder / "lab" / "site" / "docker-compose.yml").write_text("services: {}\n")
+    document = machine.run("init", "--lab", str(machine.folder / "lab"), expect=2)
+    assert "runs by compose; run `kumodr init --read-policy` in" in document["message"]

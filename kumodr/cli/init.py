@@ -84,6 +84,11 @@ def _lab(arguments: argparse.Namespace) -> Discovered:
     from kumodr.lab.site import open_site, plan_values
 
     directory = Path(arguments.lab).absolute()
+    if (directory / "site" / "docker-compose.yml").exists():
+        raise errors.UsageWrong(
+            f"the lab site in {directory} runs by compose",
+            remedy=f"run `kumodr init --read-policy` in {directory}/site",
+        )
     site = open_site(directory)
     return Discovered(f"the lab site in {directory}", plan_values(site, arguments.vault or str(directory / "vault")))
 

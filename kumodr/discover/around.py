@@ -12,6 +12,7 @@ from kumodr.discover.compose_files import has_project, project_of
 from kumodr.discover.policy import read_policy
 from kumodr.discover.site import Site
 from kumodr.discover.systemd import look_at_systemd
+from kumodr.discover.textfile import there
 from kumodr.discover.usual import look_at_usual_places
 from kumodr.runtimes.commands import Runner, run
 
@@ -46,11 +47,10 @@ def discover(
     unread = (
         f"policy: {site.policy} is not read; with --read-policy spools, logs, keys and risks are found in it, as text"
     )
-    if site.runtime or wanted.way == "paths":
-        if may_read(site.policy):
-            policy = read_policy(site.policy, lambda path: site.locate(path).path, site.environment)
-            unread = ""
-    else:
+    if not site.runtime and not there(site.locate(site.policy).path):
+        unread = f"policy: there is none at {site.policy}, so spools, logs and keys were not looked for in it"
+    elif may_read(site.policy):
+        policy = read_policy(site.policy, lambda path: site.locate(path).path, site.environment)
         unread = ""
     found = assemble(site, policy, given)
     http: str | None = found.values.get("kumod", {}).get("http")

@@ -85,7 +85,7 @@ _ORDER = ("spool", "logs", "config", "redis", "prometheus", "images")
 
 
 def _spool(site: Site, policy: PolicySaid | None, given: Given, draft: _Draft) -> None:
-    if given.spool or not site.runtime:
+    if given.spool or not (site.runtime or (policy and policy.spools)):
         root = Path(given.spool or SPOOL).absolute()
         if not _is_folder(root / "meta") or not _is_folder(root / "data"):
             raise errors.SpoolMissing(

@@ -14,7 +14,7 @@ from kumodr.discover.lua.parse import parse
 from kumodr.discover.lua.tokens import NotLua
 from kumodr.discover.lua.tree import Block
 from kumodr.discover.lua.values import Closure, Library, Said, Table, Unknown, Value
-from kumodr.discover.textfile import read_text
+from kumodr.discover.textfile import read_text, there
 
 _MOST_FILES = 40
 _SEARCHED = ("/opt/kumomta/etc/policy/{0}.lua", "/opt/kumomta/etc/policy/{0}/init.lua")
@@ -79,7 +79,7 @@ def read_policy(policy: str, locate: Callable[[str], Path | None], environment: 
             return None
         inside = name.replace(".", "/")
         places = [f"{folder}/{inside}.lua", *(each.format(inside) for each in _SEARCHED)]
-        found = next((each for each in places if _there(locate(each))), None)
+        found = next((each for each in places if there(locate(each))), None)
         missing = f"{name}, which the policy requires, is not beside it: what it says is not known"
         if found is None:
             said.unclear.append(missing)
@@ -204,10 +204,3 @@ def _files(value: Value, path: str, place: str, said: PolicySaid, key: str = "",
 def _add(found: list[str], value: str) -> None:
     if value not in found:
         found.append(value)
-
-
-def _there(path: Path | None) -> bool:
-    try:
-        return path is not None and path.is_file()
-    except OSError:
-        return False

@@ -28,6 +28,14 @@ def read_text(path: Path) -> tuple[str, str | None]:
     return data.decode("utf-8", "replace"), None
 
 
+def there(path: Path | None) -> bool:
+    """Whether a path leads to a file, as far as this user may see."""
+    try:
+        return path is not None and path.is_file()
+    except OSError:
+        return False
+
+
 def variables_in(text: str) -> Mapping[str, str]:
     """Given the text of an environment file, as systemd and compose read it, return its variables."""
     found: dict[str, str] = {}
