@@ -26,7 +26,7 @@ PARTS = 256
 _PIECE = struct.Struct("=IIQI")
 _SIZES = struct.Struct("=II")
 _GONE, _PUTS, _OTHER = range(3)
-_BUFFERED = 24 << 20
+_BUFFERED = 8 << 20
 
 Place = tuple[int, int]
 """Where the value of a put lies in its part's bytes, and its size."""

@@ -19,6 +19,7 @@ from kumodr.recover.logpieces import LogPieces
 from kumodr.recover.settle import HALVES, Settled, settle
 from kumodr.source import Facts, Progress
 from kumodr.vault.keys import Identities
+from kumodr.vault.memory import give_back_freed_memory
 from kumodr.vault.open import Vault
 from kumodr.vault.segment import Head
 from kumodr.vault.streamread import Reading
@@ -101,6 +102,7 @@ def replay(
             logs.sync()
             applied.new_logs, applied.grown_logs, applied.notes = logs.new, logs.grown, logs.problems
         if journals:
+            give_back_freed_memory()
             progress("putting the stream on top of the base", done, 0)
             section = stream.base.section("spool")
             facts = section.facts if section else {}
