@@ -17,12 +17,11 @@ class Files:
 
     def write(self, changed: Changed, gone: Iterable[bytes]) -> None:
         """Given the changes of a part, write its puts, and remove `gone`. Raise ComponentDamaged."""
-        for key, place in changed.last.items():
-            if place is not None:
-                value = changed.value(place)
-                self._half.put(key, value)
-                if self._half.get(key) != value:
-                    raise errors.ComponentDamaged(f"spool: {self._name} holds another {key.hex()} than the stream put")
+        for key, place in changed.puts.items():
+            value = changed.value(place)
+            self._half.put(key, value)
+            if self._half.get(key) != value:
+                raise errors.ComponentDamaged(f"spool: {self._name} holds another {key.hex()} than the stream put")
         self._half.delete(gone)
 
     def finish(self) -> list[str]:

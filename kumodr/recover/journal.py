@@ -12,7 +12,7 @@ values of puts, or sizes, key and value of one other change.
 import os
 import struct
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -44,10 +44,11 @@ def range_of(parts: range) -> tuple[bytes, bytes | None]:
 
 @dataclass(frozen=True)
 class Changed:
-    """The last change of each key of a part: None for a delete, for a put where its value is in `held`."""
+    """What a stream did last to each key of a part: `puts` say where the value is in `held`, `gone` are the deletes."""
 
     held: bytes
-    last: Mapping[bytes, Place | None]
+    puts: Mapping[bytes, Place]
+    gone: Set[bytes]
 
     def value(self, place: Place) -> bytes:
         """Given a place, return the value."""
@@ -73,7 +74,8 @@ class Noted:
             pieces = [os.pread(file.fileno(), spans[each + 1], spans[each]) for each in range(0, len(spans), 2)]
         held = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         del pieces
-        last: dict[bytes, Place | None] = {}
+        puts: dict[bytes, Place] = {}
+        gone: set[bytes] = set()
         at = 0
         while at < len(held):
             kind, count, size, checksum = _PIECE.unpack_from(held, at)
@@ -81,20 +83,24 @@ class Noted:
             if google_crc32c.value(held[at : at + size]) != checksum:
                 raise errors.ComponentDamaged("spool: the disk gave back other changes than were noted there")
             if kind == _GONE:
-                last.update(dict.fromkeys(struct.unpack_from(f"{ID}s" * count, held, at)))
+                _delete(struct.unpack_from(f"{ID}s" * count, held, at), puts, gone)
             elif kind == _PUTS:
                 sizes = array("I", held[at : at + 4 * count])
-                keys_at = at + 4 * count
-                starts = accumulate(sizes, initial=keys_at + ID * count)
-                places = zip(starts, sizes, strict=False)
-                last.update(zip(struct.unpack_from(f"{ID}s" * count, held, keys_at), places, strict=True))
+                keys = struct.unpack_from(f"{ID}s" * count, held, at + 4 * count)
+                starts = accumulate(sizes, initial=at + (4 + ID) * count)
+                puts.update(zip(keys, zip(starts, sizes, strict=False), strict=True))
+                gone.difference_update(keys)
             else:
                 key_size, value_size = _SIZES.unpack_from(held, at)
                 value_at = at + _SIZES.size + key_size
                 key = held[at + _SIZES.size : value_at]
-                last[key] = None if value_size == DELETED else (value_at, value_size)
+                if value_size == DELETED:
+                    _delete((key,), puts, gone)
+                else:
+                    puts[key] = value_at, value_size
+                    gone.discard(key)
             at += size
-        return Changed(held, last)
+        return Changed(held, puts, gone)
 
     def document(self) -> list[list[int]]:
         """Return it as JSON values, but for the path."""
@@ -104,6 +110,12 @@ class Noted:
 def noted_of(document: Sequence[Sequence[int]], path: Path) -> Noted:
     """Given what `Noted.document` gave and where the file is, return it."""
     return Noted(path, document)
+
+
+def _delete(keys: Sequence[bytes], puts: dict[bytes, Place], gone: set[bytes]) -> None:
+    for key in puts.keys() & keys if puts else ():
+        del puts[key]
+    gone.update(keys)
 
 
 class Journal:
@@ -120,12 +132,9 @@ class Journal:
         """How many changes were noted."""
 
     def note(self, changes: PackedChanges) -> None:
-        """Given changes that go on top of all before, keep them. Raise ObjectDamaged where ids are not in order."""
+        """Given changes that go on top of all before, keep them."""
         gone = changes.gone
-        firsts = gone[::ID]
-        if firsts != bytes(sorted(firsts)):
-            raise errors.ObjectDamaged("the stream holds deletes that are not in order")
-        for part, at, end in runs(firsts):
+        for part, at, end in runs(gone[::ID]):
             self._add(part, _GONE, end - at, [gone[at * ID : end * ID]])
         if changes.are_plain:
             self._note_puts(changes)

@@ -102,7 +102,7 @@ def write_finished(place: Path) -> None:
 def absent(noted: Noted, there: PartsOf, add: Any) -> None:
     """Given what was deleted and the keys that are there, tell `add` those that are not there."""
     for part in range(PARTS):
-        add(noted.of_part(part).last.keys() - there.of_part(part))
+        add(noted.of_part(part).gone - there.of_part(part))
 
 
 def stream_document(standing: Standing) -> dict[str, Any] | None:

@@ -109,14 +109,12 @@ def _share(root: Path, share: str, parts: range, alike: bool) -> dict[str, Any]:
             for name in HALVES:
                 there = held_keys[name].of_part(part) if name in held_keys else there
                 changed = noted[name].of_part(part)
-                gone = [key for key, place in changed.last.items() if place is None]
-                present = there.intersection(gone)
-                new = sum(key not in there for key, place in changed.last.items() if place is not None)
+                present = there & changed.gone
                 outputs[name].write(changed, present)
-                counts[name] += len(there) + new - len(present)
+                counts[name] += len(there) + len(changed.puts.keys() - there) - len(present)
                 if name == "meta":
                     counts["base"] += len(there)
-                    ids = [key for key in gone if len(key) == LENGTH]
+                    ids = [key for key in changed.gone if len(key) == LENGTH]
                     counts["finished"] += len(ids)
                     told.write(b"".join(ids))
         tables = {name: output.finish() for name, output in outputs.items()}

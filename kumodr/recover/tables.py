@@ -46,18 +46,16 @@ class Tables:
 
     def write(self, changed: Changed, gone: Collection[bytes]) -> None:
         """Given the changes of a part, write its puts, and deletes of `gone`. Raise ComponentDamaged, DiskFull."""
-        last = changed.last
-        keys = [key for key, place in last.items() if place is not None]
-        self._puts += len(keys)
-        keys += gone
+        puts = changed.puts
+        self._puts += len(puts)
+        keys = sorted([*puts, *gone])
         if not keys:
             return
-        keys.sort()
         words: list[bytes] = []
         try:
             writer = self._writer or self._begin()
             for key in keys:
-                place = last[key]
+                place = puts.get(key)
                 if place is None:
                     del writer[key]
                 else:

@@ -109,8 +109,9 @@ def changes_in(plain: memoryview, parts: Mapping[str, tuple[int, int]], half: st
         return plain[start : start + length]
 
     gone, keys, values = part("gone"), part("keys"), part("values")
-    if len(gone) % ID:
-        raise ValueError("the deletes are no ids")
+    firsts = bytes(gone[::ID])
+    if len(gone) % ID or firsts != bytes(sorted(firsts)):
+        raise ValueError("the deletes are no ids, or in no order")
     sizes = array("I")
     sizes.frombytes(part("sizes"))
     sizes = _little(sizes)
