@@ -113,7 +113,7 @@ def make_image(directory: Path) -> None:
 
 def make_image_of(directory: Path, name: str, programs: list[str]) -> str:
     """Given programs of this host, make an image of them and the libraries that they need, on top of the base."""
-    tag = f"kumodr-test-{name}:1"
+    tag = f"kumodr-test-{name}:2"
     if subprocess.run(["docker", "image", "inspect", tag], capture_output=True).returncode == 0:
         return tag
     make_image(directory)
@@ -126,7 +126,7 @@ def make_image_of(directory: Path, name: str, programs: list[str]) -> str:
     with tarfile.open(context / "files.tar", "w", dereference=True) as archive:
         for file in dict.fromkeys(files):
             archive.add(file, file)
-        for link in ("ls", "rm"):
+        for link in ("ls", "rm", "wget"):
             entry = tarfile.TarInfo(f"bin/{link}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(entry)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -124,6 +125,13 @@ def test_in_a_container_by_its_volume_or_copied_out(tmp_path: Path, path: str) -
         verdict = vetter("prometheus", system_clock)(tmp_path / "restored")
         assert verdict.problem is None
         assert verdict.facts["samples"] == facts.clear["samples"]
+        asked = replace(plan, components=Components(prometheus=PrometheusPlan(None, "http://127.0.0.1:9090", "exec")))
+        inside = PrometheusComponent(asked, system_clock)
+        assert written_out(inside, tmp_path / "inside").clear["newest_hours_stored"]
+        assert [each.level for each in inside.health()] == ["good"]
+        deaf = replace(plan, components=Components(prometheus=PrometheusPlan(None, "http://127.0.0.1:1", "exec")))
+        with pytest.raises(errors.ComponentUnavailable, match=r"at http://127\.0\.0\.1:1 does not answer"):
+            written_out(PrometheusComponent(deaf, system_clock), tmp_path / "x")
         subprocess.run(["docker-compose", "rm", "-fs"], cwd=tmp_path, check=True, capture_output=True)
         with pytest.raises(errors.ComponentUnavailable):
             written_out(mine, tmp_path / "x")
@@ -134,3 +142,18 @@ def test_in_a_container_by_its_volume_or_copied_out(tmp_path: Path, path: str) -
             query = {"query": "count_over_time(up{instance='127.0.0.1:9090'}[1h])"}
             found = httpx.get(f"{again}/api/v1/query", params=query, timeout=5).json()["data"]["result"]
             assert int(found[0]["value"][1]) > 0
+
+
+@needs_docker
+def test_inside_a_container_whose_admin_api_is_off(tmp_path: Path) -> None:
+    image = make_image_of(tmp_path, "prometheus", [shutil.which("prometheus") or "prometheus"])
+    (tmp_path / "prometheus.yml").write_text("global: {scrape_interval: 1s}\n")
+    text = COMPOSE.format(image=image, path="/in-a-volume").replace(", --web.enable-admin-api", "")
+    with compose_project(tmp_path, text):
+        subprocess.run(["docker-compose", "up", "-d"], cwd=tmp_path, check=True, capture_output=True)
+        runtime = RuntimePlan("compose", directory=str(tmp_path), kumod="prometheus", prometheus="prometheus")
+        parts = Components(prometheus=PrometheusPlan(None, "http://127.0.0.1:9090", "exec"))
+        mine = PrometheusComponent(Plan(1, "lab", VaultPlan("/v"), "/s", parts, runtime=runtime), system_clock)
+        wait_for("prometheus", lambda: all(each.level != "bad" for each in mine.health()))
+        assert any("admin API is off" in each.text for each in mine.health())
+        assert not written_out(mine, tmp_path / "restored").clear["newest_hours_stored"]

@@ -19,7 +19,7 @@ from kumodr.plan.model import Plan, PrometheusPlan
 from kumodr.source import Capture, CaptureFacts, OnDisk, SourceFile, identity_of
 
 _SNAPSHOT = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
-_TIMEOUT = 120.0
+_PROMTOOL = 120.0
 _LARGEST_META = 1 << 20
 
 
@@ -64,7 +64,7 @@ class PrometheusComponent:
         if shutil.which("promtool") is None:
             raise errors.ToolMissing("promtool is not on this machine, so the Prometheus blocks cannot be tried")
         listed = subprocess.run(
-            ["promtool", "tsdb", "list", str(restored)], capture_output=True, timeout=_TIMEOUT, check=False
+            ["promtool", "tsdb", "list", str(restored)], capture_output=True, timeout=_PROMTOOL, check=False
         )
         known = {line.split()[0] for line in listed.stdout.decode("utf-8", "replace").splitlines() if line.split()}
         missing = [block for block in blocks if block not in known]
@@ -122,34 +122,43 @@ class PrometheusComponent:
 
     def _flags(self) -> Mapping[str, str]:
         """Return the server's command line flags. Raise ComponentUnavailable."""
-        import httpx
-
-        try:
-            answer = httpx.get(f"{(self._plan.url or '').rstrip('/')}/api/v1/status/flags", timeout=5)
-            return {str(name): str(value) for name, value in answer.json()["data"].items()}
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+        document = self._asked("/api/v1/status/flags")
+        flags: Any = document.get("data") if isinstance(document, dict) else None
+        if not isinstance(flags, dict):
             raise errors.ComponentUnavailable(
                 f"prometheus at {self._plan.url} does not answer", remedy="start it, or correct its address"
-            ) from error
+            )
+        return {str(name): str(value) for name, value in flags.items()}
 
     def _made_snapshot(self) -> str | None:
         """Ask for a snapshot; return its name, or None where there is no address or the admin API is off."""
         if self._plan.url is None:
             return None
-        import httpx
-
-        address = f"{self._plan.url.rstrip('/')}/api/v1/admin/tsdb/snapshot"
-        try:
-            answer = httpx.post(address, timeout=_TIMEOUT)
-            document: Any = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise errors.ComponentUnavailable(f"prometheus at {self._plan.url} does not answer") from error
-        if answer.status_code != 200:
+        document = self._asked("/api/v1/admin/tsdb/snapshot", post=True)
+        if document is None:
             return None
-        name = str(document.get("data", {}).get("name", "")) if isinstance(document, dict) else ""
+        data: Any = document.get("data") if isinstance(document, dict) else None
+        name = str(data.get("name", "")) if isinstance(data, dict) else ""
         if not _SNAPSHOT.fullmatch(name):
             raise errors.ComponentUnavailable(f"prometheus at {self._plan.url} answers without a snapshot's name")
         return name
+
+    def _asked(self, path: str, *, post: bool = False) -> Any:
+        """Given a path of its API, return the answer's document, None where it refuses. Raise ComponentUnavailable."""
+        from kumodr.components.prometheus_api import by_network, by_wget
+
+        address = f"{(self._plan.url or '').rstrip('/')}{path}"
+        try:
+            if self._plan.through == "exec":
+                from kumodr.runtimes.opening import runtime_of
+
+                runtime = runtime_of(self._whole, say=lambda _text: None)
+                return by_wget(runtime, self._whole.runtime.prometheus or "", address, post=post)
+            return by_network(address, post=post)
+        except errors.ComponentUnavailable:
+            raise
+        except errors.KumodrError as error:
+            raise errors.ComponentUnavailable(f"prometheus: {error.what}", remedy=error.remedy) from error
 
 
 def _totals(root: Path, blocks: list[str]) -> dict[str, int]:

@@ -90,6 +90,7 @@ class PrometheusPlan:
     __pydantic_config__: ClassVar = _STRICT
     data: Annotated[str | None, PATH, "its storage.tsdb.path on this host; left out: asked of the container"] = None
     url: Annotated[str | None, "its address; with its admin API on, the newest hours are stored too"] = None
+    through: Annotated[Literal["network", "exec"], "exec: url is asked by wget inside runtime.prometheus"] = "network"
 
 
 @dataclass(frozen=True)

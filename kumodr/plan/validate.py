@@ -154,6 +154,9 @@ def _of_a_service(values: dict[str, Any]) -> Iterator[tuple[Place, str]]:
         yield ("components", "redis", "through"), "runtime.redis is missing: in which service redis-cli shall be run"
     if isinstance(redis, dict) and bool(redis.get("certificate")) != bool(redis.get("key")):
         yield ("components", "redis"), "components.redis needs both certificate and key, or none of them"
+    if isinstance(prometheus, dict) and prometheus.get("through") == "exec" and not named.get("prometheus"):
+        text = "runtime.prometheus is missing: in which service wget shall be run"
+        yield ("components", "prometheus", "through"), text
     if isinstance(prometheus, dict) and not prometheus.get("data") and not named.get("prometheus"):
         yield ("components", "prometheus"), "components.prometheus.data is missing; it is its storage.tsdb.path"
     if components.get("images") is not None and named.get("kind", "none") == "none":
