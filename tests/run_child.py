@@ -61,8 +61,10 @@ def go_on(state: State, run: Run | str, **changes: Any) -> Eyes:
     return eyes
 
 
-def in_child(work: Callable[[], object], errors_to: Path, kill_at: tuple[int, Moment] | None = None) -> int:
+def in_child(work: Callable[[], object], errors_to: Path, kill_at: tuple[int | str, Moment] | None = None) -> int:
     """Do the work in a forked process that is killed where it is said; return its exit code, negative for a signal.
+
+    It is killed at the N-th part, or at the act of the step that is named, or at its check where that says "already".
 
     5 stands for a run that stopped, 1 for anything else that was raised, with its trace in the file.
     """
@@ -82,16 +84,17 @@ def in_child(work: Callable[[], object], errors_to: Path, kill_at: tuple[int, Mo
         os._exit(1)
 
 
-def _arm(number: int, moment: Moment) -> None:
+def _arm(place: int | str, moment: Moment) -> None:
     real, count = engine._Going._worked, 0  # pyright: ignore[reportPrivateUsage]
 
     def worked(self: Any, step: Any, phase: Any, work: Any) -> Any:
         nonlocal count
         count += 1
-        if (count, moment) == (number, "before"):
+        if (count, moment) == (place, "before"):
             os.kill(os.getpid(), signal.SIGKILL)
         result = real(self, step, phase, work)
-        if (count, moment) == (number, "after"):
+        named = step.name == place and (phase == "act" or result[0] == "already")
+        if moment == "after" and (count == place or named):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

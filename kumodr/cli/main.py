@@ -32,6 +32,7 @@ VERBS = {
     "health": "does the mail service work now? services, listeners, queues, disks",
     "mail-test": "send a message through the mail server and follow it to its end",
     "install": "put kumodr to work here: units of systemd, or a sidecar of a compose project",
+    "recover": "bring a whole mail site back, step by step, proved at the end",
     "runs": "start, list, show, resume or give up runs of runbooks",
     "plan": "show the plan, or the schema of kumodr.yaml",
     "lab": "a miniature mail site on this machine, to try everything on",

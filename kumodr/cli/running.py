@@ -24,12 +24,13 @@ Opening = Callable[[], tuple[Vault, NodeKey]]
 """Opens the vault that the record goes to, with the key that signs it."""
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, new: bool = True) -> None:
-    """Given the parser of a verb that runs a runbook, add what all of them have."""
+def add_run_options(parser: argparse.ArgumentParser, *, new: bool = True, start_at: bool = False) -> None:
+    """Given the parser of a verb that runs a runbook, add what all of them have; what begins one has a dry run."""
     parser.add_argument("--yes", action="store_true", help="answer every question with yes")
     parser.add_argument("--pause-before", metavar="STEP", help="stop before this step; `kumodr runs resume` goes on")
-    if new:
+    if start_at:
         parser.add_argument("--from", dest="start_at", metavar="STEP", help="leave out the steps before this one")
+    if new:
         parser.add_argument("--dry-run", action="store_true", help="say what would be done and why, and do nothing")
 
 

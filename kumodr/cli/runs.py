@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_identity_option(show)
     start = _task(tasks, "start", _start, "run a runbook of your own")
     start.add_argument("file", metavar="FILE", help="its YAML; `kumodr runs sample` prints one")
-    add_run_options(start)
+    add_run_options(start, start_at=True)
     resume = _task(tasks, "resume", _resume, "go on with a run that was killed, interrupted, paused or stopped")
     resume.add_argument("run", metavar="RUN", nargs="?", help="default: the newest that is unfinished")
     add_run_options(resume, new=False)

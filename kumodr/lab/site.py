@@ -22,6 +22,9 @@ from kumodr.lab.ports import free_ports
 from kumodr.lab.processes import Process, is_running, kill, stop
 from kumodr.plan.render import render
 
+CANARY = "canary@example.com"
+"""An address that the sink takes mail for."""
+
 _READY_LIMIT = 60.0
 _POLL = 0.02
 
@@ -257,6 +260,7 @@ def plan_values(site: Site, vault: str) -> dict[str, Any]:
         "components": components,
         "kumod": {"http": site.http, "smtp": site.smtp},
         "runtime": runtime,
+        "runbooks": {"canary": CANARY},
     }
 
 

@@ -203,7 +203,7 @@ class RuntimePlan:
 
 @dataclass(frozen=True)
 class RunbooksPlan:
-    """Where runs of runbooks are recorded, so that they can be resumed."""
+    """How runbooks run, and where runs are recorded, so that they can be resumed."""
 
     __pydantic_config__: ClassVar = _STRICT
     state: Annotated[str | None, "postgresql://USER@HOST/DATABASE for several controllers; none: a file in `state`"] = (
@@ -211,6 +211,7 @@ class RunbooksPlan:
     )
     password_file: Annotated[str | None, PATH, "a file that holds the database's password"] = None
     password_env: Annotated[str | None, "a variable that holds the database's password"] = None
+    canary: Annotated[str | None, "an address that takes the message by which a recovery is proved"] = None
 
 
 @dataclass(frozen=True)

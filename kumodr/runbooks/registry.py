@@ -24,4 +24,6 @@ def runbook_of(name: str, parameters: Mapping[str, Any]) -> Runbook:
 
 def builders() -> dict[str, Callable[[Mapping[str, Any]], Runbook]]:
     """Return the makers of kumodr's own runbooks, by name."""
-    return {}
+    from kumodr.recover.system.runbook import NAME, recover_system
+
+    return {NAME: recover_system}

@@ -1,0 +1,162 @@
+"""Put what was restored where it belongs, by renaming; what was there is moved aside, never deleted.
+
+Repeatable at any point: `moved` looks only at which of source, place and the one aside exist. Source there, place
+taken: the place goes aside. Source there, place free: the source goes to its place. Source gone: it was done.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kumodr import errors
+from kumodr.clock import text_of_time
+from kumodr.durable import sync_directory, sync_filesystem
+from kumodr.recover.system.scene import Scene
+from kumodr.recover.system.stop import proved
+from kumodr.runbooks.step import Context, Outcome
+
+_HALF_MODE = 0o2770
+"""As KumoMTA's packages have it; a half that its group cannot enter is a trap (facts §13)."""
+
+
+def put_in_place(scene: Scene, context: Context) -> Outcome:
+    """Put the spool in place of what is there, and of everything else what the disaster took. Raise StepFailed.
+
+    Configuration, logs, Redis and Prometheus that are still here are newer than the vault's, and stay.
+    """
+    proved(scene, context)
+    work = scene.work(context.run)
+    told: list[str] = []
+    for half, name in ((scene.meta, "meta"), (scene.data, "data")):
+        aside = half.with_name(f"{half.name}.before-{context.run}")
+        owner = _owner_of(aside) or _owner_of(half)
+        moved(work / "spool" / name, half, aside)
+        if owner is not None:
+            _give(half, *owner)
+        half.chmod(_HALF_MODE)
+        if aside.exists():
+            told.append(f"what was in {half} is now {aside}")
+    files = list(_missing_files(work / "config" / "files"))
+    if files:
+        told.append(f"{len(files)} files of configuration were gone, and are back")
+    if scene.plan.components.logs is not None:
+        for number, directory in enumerate(scene.plan.components.logs.directories, 1):
+            told += _where_missing(work / "logs" / f"{number}-{Path(directory).name}", Path(directory))
+    if scene.plan.components.prometheus is not None and scene.plan.components.prometheus.data:
+        told += _where_missing(work / "prometheus", Path(scene.plan.components.prometheus.data))
+    if scene.plan.runtime.kind == "process":
+        from kumodr.lab.rebuild import rebuild
+
+        rebuild(Path(scene.plan.runtime.directory or "."), scene.plan, work)
+    redis_lost = scene.plan.runtime.kind != "process" and not context.facts["survives"] and _dump_left(work)
+    warnings = [f"{work / 'redis'} holds Redis' dump; put it where Redis looks for it"] if redis_lost else []
+    runtime = scene.runtime(context.say)
+    marks = 0 if runtime is None else enumerations(runtime.logs(scene.kumod, lines=_LINES))
+    return Outcome(
+        "; ".join(told) or "in place", {"marks": marks, "placed": text_of_time(context.clock())}, tuple(warnings)
+    )
+
+
+_LINES = 5000
+_DONE = "enumeration done, spooled in "
+
+
+def enumerations(text: str) -> int:
+    """Given the end of the mail server's own log, return how often it says that it has loaded the spool."""
+    return text.count(_DONE)
+
+
+def is_in_place(scene: Scene, _context: Context) -> Outcome:
+    """Return that both halves are there. Raise StepFailed."""
+    for half in (scene.meta, scene.data):
+        if not half.is_dir() or not any(half.iterdir()):
+            raise errors.StepFailed(f"{half} is not there")
+    return Outcome(f"the spool is in {scene.meta.parent}")
+
+
+def moved(source: Path, target: Path, aside: Path) -> None:
+    """Given what is to be put, its place, and where what is there goes, do what is left to do of it. Raise StepFailed,
+    DiskFull.
+    """
+    if not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
+            target.rmdir()
+        elif os.path.lexists(target):
+            if os.path.lexists(aside):
+                raise errors.StepFailed(f"{target} came back after it was moved to {aside}: something writes there")
+            target.rename(aside)
+            sync_directory(target.parent)
+        _rename(source, target)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise errors.DiskFull(f"no space is left for {target}") from error
+        reason = "it is a mount of its own" if error.errno == errno.EBUSY else error.strerror
+        raise errors.StepFailed(f"{target} cannot be replaced: {reason}") from error
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename, or over a border between disks copy to a name beside, and rename that."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = target.with_name(f".{target.name}.kumodr")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(source, beside, symlinks=True)
+        sync_filesystem(beside)
+        beside.rename(target)
+    sync_directory(target.parent)
+
+
+def _where_missing(source: Path, target: Path) -> Iterator[str]:
+    """Put a folder where nothing is; yield that it was."""
+    if source.is_dir() and (not target.exists() or not any(target.iterdir())):
+        moved(source, target, target.with_name(f".{target.name}.none"))
+        yield f"{target} was gone, and is back"
+
+
+def _missing_files(files: Path) -> Iterator[str]:
+    """Put each restored file where none is, with its mode and owner; yield it. Links are made as they were."""
+    for path in sorted(files.rglob("*")):
+        target = Path("/") / path.relative_to(files)
+        if os.path.lexists(target):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            target.mkdir(parents=True)
+            shutil.copystat(path, target)
+            continue
+        beside = target.with_name(f".{target.name}.kumodr")
+        beside.unlink(missing_ok=True)
+        shutil.copy2(path, beside, follow_symlinks=False)
+        if os.geteuid() == 0:
+            status = path.lstat()
+            os.chown(beside, status.st_uid, status.st_gid, follow_symlinks=False)
+        beside.rename(target)
+        yield str(target)
+
+
+def _owner_of(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_uid, status.st_gid
+
+
+def _give(half: Path, uid: int, gid: int) -> None:
+    """Let the owner of what was there own all of it, where this user may say so."""
+    if os.geteuid() != 0:
+        return
+    for place, folders, files in os.walk(half):
+        for each in (place, *(os.path.join(place, name) for name in (*folders, *files))):
+            os.chown(each, uid, gid, follow_symlinks=False)
+
+
+def _dump_left(work: Path) -> bool:
+    return (work / "redis").is_dir() and any((work / "redis").iterdir())
