@@ -5,6 +5,7 @@ and the where; the class brings the remedy, which a caller may sharpen with `rem
 Exit codes are the contract of design §10.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 DONE = 0
@@ -140,6 +141,37 @@ class StoreUnavailable(KumodrError):
 
 class StoreReadOnly(KumodrError):
     default_remedy = "give this host the right to add objects to the vault"
+
+
+class StoreRefused(KumodrError):
+    default_remedy = "check the credentials, the rights that they have there, and this host's clock"
+
+
+class CredentialsMissing(KumodrError):
+    exit_code = USAGE
+    default_remedy = "give them by environment variables, or name their file with vault.credentials_file"
+
+
+class CredentialsOpen(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = (
+        "let only its owner read it (`chmod 600`), and change what others could have read"
+    )
+
+
+class StoreUnconditional(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = "choose a store with conditional puts (If-None-Match), or a directory"
+
+
+class ObjectsLocked(KumodrError):
+    """Raised after everything else was deleted: `refused` is why, by name, for what the store keeps."""
+
+    default_remedy = "they go with a later `kumodr prune`, when the store's lock on them ends"
+
+    def __init__(self, what: str, refused: Mapping[str, str], *, remedy: str | None = None) -> None:
+        super().__init__(what, remedy=remedy)
+        self.refused = refused
 
 
 class StoreFull(KumodrError):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from buckets import Server, localbucket, moto
 from disks import mounted
 
 from kumodr import errors
@@ -16,11 +17,20 @@ from kumodr.vault.directory import DirectoryStore
 from kumodr.vault.store import Store, open_store
 
 
-@pytest.fixture(params=["directory", "memory"])
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with localbucket(tmp_path_factory.mktemp("localbucket")) as server:
+        yield server
+
+
+@pytest.fixture(params=["directory", "memory", "moto", "localbucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "directory":
         return open_store(str(tmp_path / "vault"), create=True)
-    return open_store(f"memory://{uuid.uuid4()}", create=True)
+    if request.param == "memory":
+        return open_store(f"memory://{uuid.uuid4()}", create=True)
+    server = moto() if request.param == "moto" else request.getfixturevalue("second")
+    return open_store(server.place(tmp_path), create=True)
 
 
 def test_an_object_is_put_once_and_comes_back(store: Store) -> None:
@@ -63,6 +73,13 @@ def test_names_are_listed_below_a_prefix(store: Store) -> None:
     assert sorted(store.list("points/a/")) == ["points/a/1", "points/a/2"]
     assert sorted(store.list("")) == ["marker", "points/a/1", "points/a/2", "points/b/1"]
     assert list(store.list("none/")) == []
+
+
+def test_names_behind_another_are_listed(store: Store) -> None:
+    for number in range(1002):
+        store.put_if_absent(f"s/{number:04d}", [b""])
+    assert sorted(store.list("s/", after="s/0999")) == ["s/1000", "s/1001"]
+    assert len(list(store.list("s/"))) == 1002
 
 
 def test_entries_have_their_size_and_the_time_by_the_store(store: Store) -> None:

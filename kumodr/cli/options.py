@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 
 from kumodr import errors
 from kumodr.clock import Clock
-from kumodr.plan.model import Plan
+from kumodr.plan.model import Plan, VaultPlan
 from kumodr.vault.keys import Identities, load_identities
 from kumodr.vault.open import Vault, open_vault
 
 _RELATIVE = re.compile(r"(?:now)?-(\d{1,9}(?:\.\d{1,6})?)([smhd])")
+CREDENTIALS_FILE = "KUMODR_VAULT_CREDENTIALS_FILE"
+"""The variable that names the credentials file of a vault that is named on the command line."""
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -42,10 +45,19 @@ def plan_if_any(arguments: argparse.Namespace) -> Plan | None:
 
 def vault_of(arguments: argparse.Namespace, plan: Plan | None) -> Vault:
     """Open the vault that is named on the command line, else the plan's."""
-    url = getattr(arguments, "vault", None) or (plan.vault.url if plan else None)
+    return open_vault(where_of(arguments, plan))
+
+
+def where_of(arguments: argparse.Namespace, plan: Plan | None) -> VaultPlan:
+    """Return where the vault is that is named on the command line, else the plan's; its settings come with the plan's
+    address, or for another address from the environment.
+    """
+    url = getattr(arguments, "vault", None)
+    if plan is not None and (url is None or url.removeprefix("file://") == plan.vault.url.removeprefix("file://")):
+        return plan.vault
     if url is None:
         raise errors.UsageWrong("no vault is named", remedy="give --vault URL, or a plan that names one")
-    return open_vault(url)
+    return VaultPlan(url, credentials_file=os.environ.get(CREDENTIALS_FILE) or None)
 
 
 def identities_of(arguments: argparse.Namespace) -> Identities:

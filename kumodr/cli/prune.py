@@ -9,7 +9,8 @@ from kumodr.cli.terminal import Terminal, size_text
 from kumodr.clock import system_clock
 from kumodr.plan.model import Plan, RetentionPlan
 from kumodr.vault.keys import NodeKey
-from kumodr.vault.prune import KEEPER, PrunePlan, apply_prune, plan_prune
+from kumodr.vault.nodes import KEEPER
+from kumodr.vault.prune import PrunePlan, apply_prune, plan_prune
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from kumodr import errors
-from kumodr.cli.options import add_vault_option, plan_if_any, vault_of
+from kumodr.cli.options import add_vault_option, plan_if_any, vault_of, where_of
 from kumodr.cli.terminal import Terminal, age_text, size_text
 from kumodr.clock import system_clock, text_of_time
 from kumodr.recover.objectives import Protection
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     plan = plan_if_any(arguments)
     vault = vault_of(arguments, plan)
-    local = plan is not None and vault.store.address in (plan.vault.url, plan.vault.url.removeprefix("file://"))
+    local = plan is not None and where_of(arguments, plan) == plan.vault
     now = system_clock()
     seen = look(vault, plan, now, local=local)
     stands = standing(seen, now)

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from kumodr import errors
-from kumodr.cli.options import plan_if_any
+from kumodr.cli.options import plan_if_any, where_of
 from kumodr.cli.terminal import Terminal, size_text
 from kumodr.clock import system_clock
 from kumodr.durable import write_file
-from kumodr.plan.model import Plan, RetentionPlan
+from kumodr.plan.model import Plan, RetentionPlan, VaultPlan
 from kumodr.vault.inventory import inventory
 from kumodr.vault.keys import Identity, NodeKey, generate_identity, identity_text, is_beside
 from kumodr.vault.nodes import known_keys, register
@@ -40,39 +40,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="init, keys rotate: seal to this public key (may be repeated: operator, escrow)",
     )
     parser.add_argument("--identity-out", metavar="FILE", help="init, keys rotate: write the new identity here")
+    parser.add_argument(
+        "--without-conditional-put",
+        action="store_true",
+        help="init, copy: allow a store that cannot refuse a name that exists; then one host alone may add to it",
+    )
+    to = parser.add_argument_group("copy: how TO is reached (default: by the environment)")
+    to.add_argument("--credentials", metavar="FILE", help="its credentials file, private to its owner")
+    to.add_argument("--endpoint", metavar="URL", help="https://HOST:PORT of a store that is compatible with S3")
+    to.add_argument("--region", metavar="NAME", help="its bucket's region")
+    to.add_argument("--certificate", metavar="FILE", help="the certificate of a private authority, as PEM")
+    to.add_argument("--allow-http", action="store_true", help="without TLS, in a network that is trusted")
     parser.epilog = (
         "example:\n  kumodr vault init --identity-out /media/usb/kumodr-identity.txt\n"
         "  kumodr vault init --recipient age1…   the identity is made elsewhere, with age-keygen\n  kumodr vault info\n"
-        "  kumodr vault copy s3://second/mail\n"
+        "  kumodr vault copy s3://second/mail --credentials /etc/kumodr/second\n"
         "  kumodr vault keys rotate --identity-out /media/usb/kumodr-identity-2.txt"
     )
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     plan = plan_if_any(arguments)
-    url = arguments.vault or (plan.vault.url if plan else None)
-    if url is None:
+    if arguments.vault is None and plan is None:
         raise errors.UsageWrong("no vault is named", remedy="give --url URL, or a plan that names one")
-    if arguments.what == "copy" and arguments.task and not arguments.recipient and not arguments.identity_out:
-        return copy(url, arguments.task, terminal)
-    if arguments.what == "copy" or (arguments.task and (arguments.what, arguments.task) != ("keys", "rotate")):
-        raise errors.UsageWrong(
-            f"`kumodr vault {arguments.what} {arguments.task or ''}` means nothing".replace(" `", "`")
-        )
-    if arguments.what == "init":
-        return init(arguments, url, plan, terminal)
-    if arguments.task == "rotate":
-        return rotate_keys(arguments, url, plan, terminal)
-    if arguments.recipient or arguments.identity_out:
+    where = where_of(arguments, plan)
+    what, task = arguments.what, arguments.task
+    makes = arguments.recipient or arguments.identity_out
+    reaches = [arguments.credentials, arguments.endpoint, arguments.region, arguments.certificate, arguments.allow_http]
+    if (what == "copy") != bool(task and what != "keys") or (what == "keys" and task not in (None, "rotate")):
+        raise errors.UsageWrong(f"`kumodr vault {what} {task or ''}` means nothing".replace(" `", "`"))
+    if makes and what != "init" and task != "rotate":
         raise errors.UsageWrong("--recipient and --identity-out belong to `kumodr vault init` and `keys rotate`")
-    return info(url, plan, terminal) if arguments.what == "info" else keys(url, plan, terminal)
+    if any(reaches) and what != "copy":
+        raise errors.UsageWrong(
+            "--credentials, --endpoint and the like say how the TO of `kumodr vault copy` is reached",
+            remedy="say it of the vault itself in the plan, or by environment variables",
+        )
+    if arguments.without_conditional_put and what not in ("init", "copy"):
+        raise errors.UsageWrong("--without-conditional-put belongs to `kumodr vault init` and `copy`")
+    if what == "copy":
+        return copy(arguments, where, terminal)
+    if what == "init":
+        return init(arguments, where, plan, terminal)
+    if task == "rotate":
+        return rotate_keys(arguments, where, plan, terminal)
+    return info(where, plan, terminal) if what == "info" else keys(where, plan, terminal)
 
 
-def init(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: Terminal) -> int:
+def init(arguments: argparse.Namespace, where: VaultPlan, plan: Plan | None, terminal: Terminal) -> int:
     """Make the vault, and an identity unless recipients are given; show the identity once."""
-    out = checked_out(arguments, url)
+    out = checked_out(arguments, where.url)
     identity = None if arguments.recipient else generate_identity()
-    vault = create_vault(url, [identity.recipient] if identity else arguments.recipient, system_clock)
+    recipients = [identity.recipient] if identity else arguments.recipient
+    vault = create_vault(where, recipients, system_clock, unconditional=arguments.without_conditional_put)
     nodes: dict[str, str] = {}
     if plan is not None:
         key = NodeKey.load_or_create(Path(plan.state), plan.site)
@@ -83,12 +103,20 @@ def init(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: T
         "id": vault.id,
         "recipients": list(vault.recipients),
         "nodes": nodes,
+        "conditional_put": vault.conditional_put,
     }
     lines = [f"made a vault at {vault.store.address}"]
+    if not vault.conditional_put:
+        lines.append(ONE_WRITER)
     if identity is not None:
         document, lines = shown(identity, vault.id, nodes, out, document, lines)
     terminal.result(document, lines)
     return errors.DONE
+
+
+ONE_WRITER = (
+    "ONE WRITER  its store cannot refuse a name that exists: only one host may add to it, and one prune run at a time"
+)
 
 
 def checked_out(arguments: argparse.Namespace, url: str) -> Path | None:
@@ -104,14 +132,14 @@ def checked_out(arguments: argparse.Namespace, url: str) -> Path | None:
     return out
 
 
-def rotate_keys(arguments: argparse.Namespace, url: str, plan: Plan | None, terminal: Terminal) -> int:
+def rotate_keys(arguments: argparse.Namespace, where: VaultPlan, plan: Plan | None, terminal: Terminal) -> int:
     """Let this node seal to other recipients from now on; show the new identity once, unless recipients are given."""
     if plan is None:
         raise errors.UsageWrong("keys are changed on the host whose key signs it", remedy="run this where the plan is")
-    out = checked_out(arguments, url)
+    out = checked_out(arguments, where.url)
     identity = None if arguments.recipient else generate_identity()
     key = NodeKey.load_or_create(Path(plan.state), plan.site)
-    vault = open_vault(url)
+    vault = open_vault(where)
     register(vault, key)
     vault = rotate(vault, key, [identity.recipient] if identity else arguments.recipient, system_clock)
     document: dict[str, object] = {
@@ -157,9 +185,9 @@ def shown(
     return document | {"identity_file": str(out)}, [*lines, f"wrote its identity to {out}", advice]
 
 
-def info(url: str, plan: Plan | None, terminal: Terminal) -> int:
+def info(where: VaultPlan, plan: Plan | None, terminal: Terminal) -> int:
     """Print sizes and counts, how fast it grows, and what `kumodr prune` will free."""
-    vault = open_vault(url)
+    vault = open_vault(where)
     found = inventory(vault)
     prune = plan_prune(vault, plan.retention if plan else RetentionPlan(), system_clock())
     freed = prune.delete_size + prune.mark_size + sum(each.size for each in prune.waiting)
@@ -195,12 +223,20 @@ def info(url: str, plan: Plan | None, terminal: Terminal) -> int:
     return errors.IMPERFECT if found.problems else errors.DONE
 
 
-def copy(url: str, to: str, terminal: Terminal) -> int:
-    """Bring the vault at `to` up to date with this one."""
+def copy(arguments: argparse.Namespace, where: VaultPlan, terminal: Terminal) -> int:
+    """Bring the vault at TO up to date with this one."""
     from kumodr.vault.copy import copy_vault, open_copy
 
-    vault = open_vault(url)
-    target = open_copy(vault, to)
+    to = VaultPlan(
+        arguments.task,
+        endpoint=arguments.endpoint,
+        region=arguments.region,
+        credentials_file=arguments.credentials,
+        certificate_file=arguments.certificate,
+        allow_http=arguments.allow_http,
+    )
+    vault = open_vault(where)
+    target = open_copy(vault, to, unconditional=arguments.without_conditional_put)
     done = copy_vault(vault, target, terminal.progress)
     document = {
         "vault": vault.store.address,
@@ -217,9 +253,9 @@ def copy(url: str, to: str, terminal: Terminal) -> int:
     return errors.IMPERFECT if done.problems else errors.DONE
 
 
-def keys(url: str, plan: Plan | None, terminal: Terminal) -> int:
+def keys(where: VaultPlan, plan: Plan | None, terminal: Terminal) -> int:
     """Print who can read what this node adds, or without a plan what the vault began with, and who signs."""
-    vault = open_vault(url)
+    vault = open_vault(where)
     if plan is not None:
         vault = sealed_to(vault, NodeKey.load_or_create(Path(plan.state), plan.site))
     nodes = {node: sorted(keys) for node, keys in sorted(known_keys(vault).items())}

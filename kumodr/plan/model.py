@@ -29,10 +29,17 @@ class Objectives:
 
 @dataclass(frozen=True)
 class VaultPlan:
-    """Where recovery points are kept. Credentials of an object store come from the environment."""
+    """Where recovery points are kept. What an object store's provider has as environment variables counts too."""
 
     __pydantic_config__: ClassVar = _STRICT
-    url: Annotated[str, PATH, "a directory, or an address like s3://bucket/prefix"]
+    url: Annotated[str, PATH, "a directory, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"]
+    endpoint: Annotated[str | None, "https://HOST:PORT of a store that is compatible with S3 or Azure"] = None
+    region: Annotated[str | None, "the bucket's region"] = None
+    addressing: Annotated[Literal["path", "virtual"], "virtual: the bucket's name is in the host's name"] = "path"
+    credentials_file: Annotated[str | None, PATH, "private to its owner; see docs/object-stores.md"] = None
+    certificate_file: Annotated[str | None, PATH, "the certificate of a private authority, as PEM"] = None
+    allow_http: Annotated[bool, "true: without TLS, in a network that is trusted"] = False
+    timeout: Annotated[float, SECONDS, "how long one request may take, the 8 MiB of an object included"] = 60.0
 
 
 @dataclass(frozen=True)

@@ -82,4 +82,4 @@ def _text(field: Field, value: Any) -> str:
         return f"{Decimal(repr(value)):f}".removesuffix(".0") + "s"
     if isinstance(value, (list, tuple)):
         return json.dumps(list(value))
-    return str(value) if isinstance(value, int) else json.dumps(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)

@@ -70,7 +70,7 @@ class Lines:
 def _store(request: Mapping[str, Any], lines: Lines) -> dict[str, Any]:
     plan = load_plan(request["plan"])
     names = in_order(request["components"])
-    vault = open_vault(plan.vault.url)
+    vault = open_vault(plan.vault)
     state = Path(plan.state)
     joined, spool = request.get("stream"), plan.components.spool
     listed = Listed() if joined is not None and spool is not None and is_of_files(spool) else None

@@ -13,7 +13,7 @@ from kumodr.vault.open import open_vault
 def vault_findings(plan: Plan) -> tuple[Finding, ...]:
     """Given the plan, say whether the vault opens, has recipients, and lies outside what it protects."""
     try:
-        vault = open_vault(plan.vault.url)
+        vault = open_vault(plan.vault)
     except errors.KumodrError as error:
         return (Finding("bad", error.what, error.remedy),)
     found = [Finding("good", f"the vault opens: {vault.store.address}")]

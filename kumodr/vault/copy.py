@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kumodr import errors
+from kumodr.plan.model import VaultPlan
 from kumodr.source import Progress
 from kumodr.vault import manifest
 from kumodr.vault.facts import StoredObject
-from kumodr.vault.open import MARKER, Vault, opened_at
+from kumodr.vault.open import MARKER, Vault, marker_text, opened_at, proved, read_marker
 from kumodr.vault.points import survey
 from kumodr.vault.seal import LARGEST_SEALED, checksum_of
 from kumodr.vault.segment import LARGEST, LARGEST_HEAD, body_at, head_of
@@ -26,7 +27,6 @@ from kumodr.vault.stream import NOT_GOOD, part_of_name
 
 _WORKERS = 4
 _LARGEST_SMALL = 64 << 20
-_LARGEST_MARKER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,23 @@ class Copied:
     problems: tuple[str, ...]
 
 
-def open_copy(vault: Vault, url: str) -> Store:
+def open_copy(vault: Vault, where: str | VaultPlan, *, unconditional: bool = False) -> Store:
     """Given a vault and an address, return the store of its copy there, begun where nothing is there yet.
 
-    Raise VaultExists where another vault is.
+    Raise VaultExists where another vault is, StoreUnconditional where its store has no conditional put and that is not
+    allowed by `unconditional`: a site that moves to the copy would rely on it.
     """
-    store = open_store(url, create=True, marker=MARKER)
-    marker = vault.store.get(MARKER, _LARGEST_MARKER)
-    store.put_if_absent(MARKER, [marker])
-    if opened_at(store).id != vault.id:
+    store = open_store(where, create=True, marker=MARKER)
+    if store.size(MARKER) is None:
+        conditional = proved(where, unconditional=unconditional)
+        usable = store if conditional else store.unconditional()
+        usable.put_if_absent(MARKER, [marker_text(read_marker(vault.store), conditional=conditional)])
+    copy = opened_at(store)
+    if copy.id != vault.id:
         raise errors.VaultExists(
             f"another vault is at {store.address}", remedy="choose another address for the copy of this one"
         )
-    return store
+    return copy.store
 
 
 def copy_vault(vault: Vault, target: Store, progress: Progress) -> Copied:

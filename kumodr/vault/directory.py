@@ -98,7 +98,11 @@ class DirectoryStore:
         except OSError as error:
             raise self._named(error, name) from error
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def unconditional(self) -> "DirectoryStore":
+        """See Store. Linking to a name that exists fails in every file system that can link."""
+        return self
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """See Store."""
         self._check_present(prefix)
         start = self._root / prefix if prefix else self._root
@@ -106,7 +110,7 @@ class DirectoryStore:
             relative = os.path.relpath(folder, self._root)
             for file in files:
                 name = file if relative == "." else f"{relative}/{file}"
-                if not name.startswith(_STAGING + "/"):
+                if name > after and not name.startswith(_STAGING + "/"):
                     yield name
 
     def entries(self, prefix: str) -> Iterator[Entry]:
@@ -124,11 +128,17 @@ class DirectoryStore:
         """See Store. The directories are synced at the end: who deletes in steps knows that each step is durable."""
         self._check_present("")
         changed: set[Path] = set()
+        refused: dict[str, str] = {}
         for name in names:
             path = self._path(name)
             try:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError as error:
+                if error.errno != errno.EPERM:
+                    raise self._named(error, name) from error
+                refused[name] = "its file is immutable, or another user's"
                 continue
             except OSError as error:
                 raise self._named(error, name) from error
@@ -138,6 +148,10 @@ class DirectoryStore:
                 sync_directory(folder)
             except OSError as error:
                 raise self._named(error, str(folder)) from error
+        if refused:
+            raise errors.ObjectsLocked(
+                f"the vault at {self._root} does not delete {min(refused)}: {refused[min(refused)]}", refused
+            )
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")

@@ -8,11 +8,25 @@ from kumodr import errors
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.open import Vault
 
+KEEPER = "keeper"
+"""The name under which a machine that only prunes has its key."""
+
 _LARGEST = 1 << 16
 
 
 def register(vault: Vault, key: NodeKey) -> None:
-    """Given a node's key, make it known in the vault, once."""
+    """Given a node's key, make it known in the vault, once.
+
+    Raise StoreUnconditional where the store has no conditional put and another key adds to the vault: two hosts that
+    both believe to be a node would replace each other's points and segments, and neither would know.
+    """
+    if not vault.conditional_put and key.node != KEEPER:
+        others = {(node, each) for node, keys in known_keys(vault).items() for each in keys if node != KEEPER}
+        for node, _ in sorted(others - {(key.node, key.public)}):
+            raise errors.StoreUnconditional(
+                f"the store at {vault.store.address} has no conditional put, and another host adds to it as {node}",
+                remedy="copy the vault to a store that has (`kumodr vault copy TO`), and go on there",
+            )
     text = json.dumps({"node": key.node, "ed25519": key.public}).encode() + b"\n"
     vault.store.put_if_absent(_name(key.node, key.public), [text])
 

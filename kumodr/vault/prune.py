@@ -23,16 +23,13 @@ from kumodr.vault.cleared import Cleared, Run, record_cleared
 from kumodr.vault.facts import Point, Section
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.marks import marks_of, name_of, put_mark, read_marks
-from kumodr.vault.nodes import known_keys, register
+from kumodr.vault.nodes import KEEPER, known_keys, register
 from kumodr.vault.open import Vault
 from kumodr.vault.points import Survey, survey
 from kumodr.vault.proofs import good_levels
 from kumodr.vault.retention import Decision, decide
 from kumodr.vault.store import Entry
 from kumodr.vault.stream import Part, part_of_name
-
-KEEPER = "keeper"
-"""The name under which a machine that only prunes has its key."""
 
 _AT_ONCE = 1000
 

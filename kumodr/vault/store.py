@@ -11,6 +11,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from kumodr import errors
+from kumodr.plan.model import VaultPlan
 
 Piece = bytes | bytearray | memoryview
 
@@ -55,8 +56,11 @@ class Store(Protocol):
         """Given a name, return its size in bytes, or None where it does not exist."""
         ...
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Given a prefix that ends with `/` or is empty, yield every name below it, in no order."""
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Given a prefix that ends with `/` or is empty, yield every name below it, in no order.
+
+        `after` leaves out what does not come behind it in the order of bytes; an object store does not read that then.
+        """
         ...
 
     def entries(self, prefix: str) -> Iterator[Entry]:
@@ -64,16 +68,29 @@ class Store(Protocol):
         ...
 
     def delete(self, names: Sequence[str]) -> None:
-        """Given names, remove their objects, durably; one that is not there is no mistake. Raise StoreReadOnly."""
+        """Given names, remove their objects, durably; one that is not there is no mistake. Raise StoreReadOnly.
+
+        Where the store refuses some, the others are deleted all the same; then raise ObjectsLocked.
+        """
+        ...
+
+    def unconditional(self) -> "Store":
+        """The same store without use of its conditional put, for a single writer: where it is known to have none."""
         ...
 
 
-def open_store(url: str, *, create: bool = False, marker: str | None = None) -> Store:
+def placed(where: str | VaultPlan) -> VaultPlan:
+    """Given an address, or an address with its settings, return the latter."""
+    return VaultPlan(where) if isinstance(where, str) else where
+
+
+def open_store(where: str | VaultPlan, *, create: bool = False, marker: str | None = None) -> Store:
     """Given an address, return its store: a path or `file:///…` is a directory, everything else an object store.
 
     `marker` names the object without which a directory does not count as the store any more.
     Raise VaultMissing where a directory does not exist and is not to be created, UsageWrong for an unknown kind.
     """
+    url = placed(where).url
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
         from kumodr.vault.directory import DirectoryStore
@@ -89,6 +106,6 @@ def open_store(url: str, *, create: bool = False, marker: str | None = None) -> 
         elif not path.is_dir():
             raise errors.VaultMissing(f"there is no vault at {path}")
         return store
-    from kumodr.vault.objectstore import open_object_store
+    from kumodr.vault.providers import open_object_store
 
-    return open_object_store(url)
+    return open_object_store(placed(where))
