@@ -154,9 +154,7 @@ class CredentialsMissing(KumodrError):
 
 class CredentialsOpen(KumodrError):
     exit_code = UNSAFE
-    default_remedy = (
-        "let only its owner read it (`chmod 600`), and change what others could have read"
-    )
+    default_remedy = "let only its owner read it (`chmod 600`), and change what others could have read"
 
 
 class StoreUnconditional(KumodrError):

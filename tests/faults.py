@@ -116,8 +116,11 @@ class FailingStore:
     def size(self, name: str) -> int | None:
         return self._call(lambda: self._store.size(name))
 
-    def list(self, prefix: str) -> Iterator[str]:
-        return self._call(lambda: self._store.list(prefix))
+    def unconditional(self) -> Store:
+        return self
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        return self._call(lambda: self._store.list(prefix, after))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         return self._call(lambda: self._store.entries(prefix))

@@ -48,9 +48,12 @@ class FaultyStore:
         self._refuse()
         return self._store.size(name)
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def unconditional(self) -> Store:
+        return self
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
         self._refuse()
-        return self._store.list(prefix)
+        return self._store.list(prefix, after)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         self._refuse()

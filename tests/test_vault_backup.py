@@ -23,7 +23,8 @@ from kumodr.vault.fetch import fetch
 from kumodr.vault.index import sealed_facts
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.points import survey
-from kumodr.vault.verify import latest_verification, record_verification, verify_deep, verify_shallow
+from kumodr.vault.verified import latest_verifications
+from kumodr.vault.verify import Verification, record_verification, verify_deep, verify_shallow
 
 NAMES = st.text(
     st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=60
@@ -305,9 +306,27 @@ print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) /
 
 def test_a_result_of_verify_is_kept_for_the_manifest_that_it_is_about(made: Bench, tmp_path: Path) -> None:
     point = made.backup_tree(filled(tmp_path / "source"))
-    assert latest_verification(made.vault, point) is None
+    assert latest_verifications(made.vault, [point])[point.id] is None
     record_verification(made.vault, point, "shallow", verify_shallow(made.vault, point), made.clock, made.key)
-    found = latest_verification(made.vault, point)
+    found = latest_verifications(made.vault, [point])[point.id]
     assert found is not None
     assert found["good"]
-    assert latest_verification(made.vault, replace(point, sha256="other")) is None
+    assert latest_verifications(made.vault, [replace(point, sha256="other")])[point.id] is None
+
+
+def test_a_shallow_look_does_not_hide_what_a_deep_one_found(made: Bench, tmp_path: Path) -> None:
+    point = made.backup_tree(filled(tmp_path / "source"))
+
+    def looked(level: str, *problems: str) -> bool:
+        record_verification(made.vault, point, level, Verification(problems, {}), made.clock, made.key)
+        found = latest_verifications(made.vault, [point])[point.id]
+        assert found is not None
+        return found["good"]
+
+    assert not looked("deep", "an object is damaged")
+    assert not looked("shallow")
+    assert not looked("shallow")
+    assert looked("deep")
+    assert not looked("shallow", "an object is missing")
+    assert looked("shallow")
+    assert looked("restore")

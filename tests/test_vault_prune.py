@@ -304,8 +304,8 @@ def test_a_listing_that_is_late_prunes_nothing(there: Site) -> None:
     there.backup({"config": 2})
 
     class Late:
-        def list(self, prefix: str) -> Iterator[str]:
-            return (name for name in there.store.list(prefix) if "00000002" not in name)
+        def list(self, prefix: str, after: str = "") -> Iterator[str]:
+            return (name for name in there.store.list(prefix, after) if "00000002" not in name)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(there.store, name)

@@ -97,7 +97,7 @@ class Counting:
         self.starts += 1
         return self.inner.start(name, length)
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
         return (name for name in self.inner.list(prefix) if name not in self.hidden)
 
 

@@ -10,7 +10,7 @@ from kumodr.clock import system_clock, text_of_time
 from kumodr.recover.choose import Streams
 from kumodr.recover.ranges import Range, ranges
 from kumodr.vault.points import survey
-from kumodr.vault.verify import latest_verification
+from kumodr.vault.verified import latest_verifications
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +22,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     vault = vault_of(arguments, plan_if_any(arguments))
     found = survey(vault, {})
     now = system_clock()
+    latest = latest_verifications(vault, found.points)
     documents: list[dict[str, object]] = []
     rows: list[list[str]] = []
     for point in reversed(found.points):
-        verified = latest_verification(vault, point)
+        verified = latest[point.id]
         documents.append(
             {
                 "point": point.id,
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 f"{verified['level']} {'good' if verified['good'] else 'BAD'}" if verified else "never",
             ]
         )
-    continuous, wrong = ranges(found.points, Streams(vault, {}))
+    continuous, wrong = ranges(found.points, Streams(vault, {}, short=True))
     problems = [str(problem) for problem in (*found.problems, *wrong)]
     if not rows and not problems:
         raise errors.PointMissing("the vault holds no recovery point", remedy="store one with `kumodr backup`")

@@ -1,16 +1,20 @@
 """`kumodr prune`: clear away what the plan does not keep any more."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from kumodr import errors
-from kumodr.cli.options import add_vault_option, plan_if_any, vault_of
+from kumodr.cli.options import add_vault_option, plan_if_any, vault_of, where_of
 from kumodr.cli.terminal import Terminal, size_text
 from kumodr.clock import system_clock
 from kumodr.plan.model import Plan, RetentionPlan
+from kumodr.vault.bucket import Bucket, bucket_of
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.nodes import KEEPER
 from kumodr.vault.prune import PrunePlan, apply_prune, plan_prune
+
+_MOST_REASONS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +42,10 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     key = key_of(arguments.state, plan) if arguments.apply else None
     policies = plan.retention if plan else RetentionPlan()
     found = plan_prune(vault, policies, system_clock(), retired=arguments.retired)
-    if key is not None:
-        apply_prune(vault, found, key, system_clock)
-    report(found, terminal, applied=key is not None)
-    return errors.IMPERFECT if found.problems else errors.DONE
+    refused = apply_prune(vault, found, key, system_clock) if key is not None else {}
+    bucket = bucket_of(where_of(arguments, plan))
+    report(found, terminal, bucket, refused, applied=key is not None)
+    return errors.IMPERFECT if found.problems or refused else errors.DONE
 
 
 def key_of(state: str | None, plan: Plan | None) -> NodeKey:
@@ -53,9 +57,12 @@ def key_of(state: str | None, plan: Plan | None) -> NodeKey:
     return NodeKey.load_or_create(Path(plan.state), plan.site)
 
 
-def report(found: PrunePlan, terminal: Terminal, *, applied: bool) -> None:
-    """Print why each component of each point stays or goes, and what is freed when."""
+def report(
+    found: PrunePlan, terminal: Terminal, bucket: Bucket | None, refused: Mapping[str, str], *, applied: bool
+) -> None:
+    """Print why each component of each point stays or goes, what is freed when, and what the store keeps anyway."""
     now, waits = found.delete_size, found.mark_size + sum(each.size for each in found.waiting)
+    reasons = sorted(set(refused.values()))[:_MOST_REASONS]
     document = {
         "applied": applied,
         "decisions": [
@@ -72,6 +79,9 @@ def report(found: PrunePlan, terminal: Terminal, *, applied: bool) -> None:
             {"mark": each.mark, "objects": each.names, "bytes": each.size, "reason": each.reason}
             for each in found.waiting
         ],
+        "refused_objects": len(refused),
+        "refused_why": reasons,
+        "deleted_stays_stored": bucket.keeps_deleted if bucket else None,
         "problems": [str(problem) for problem in found.problems],
     }
     rows = [
@@ -85,6 +95,12 @@ def report(found: PrunePlan, terminal: Terminal, *, applied: bool) -> None:
     lines += [
         f"mark {each.mark} waits: {each.names} objects, {size_text(each.size)}, {each.reason}" for each in found.waiting
     ]
+    lines += [
+        f"the store keeps {sum(each == why for each in refused.values())} of them: {why}; a later run tries again"
+        for why in reasons
+    ]
+    if bucket is not None and bucket.keeps_deleted:
+        lines.append(f"NOTE: {bucket.sentence}")
     lines += [f"PROBLEM: {problem}" for problem in found.problems]
     lines += (
         []

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from kumodr import errors
@@ -10,10 +12,11 @@ from kumodr.cli.terminal import Terminal, size_text
 from kumodr.clock import system_clock
 from kumodr.durable import write_file
 from kumodr.plan.model import Plan, RetentionPlan, VaultPlan
+from kumodr.vault.bucket import Bucket, bucket_of
 from kumodr.vault.inventory import inventory
 from kumodr.vault.keys import Identity, NodeKey, generate_identity, identity_text, is_beside
 from kumodr.vault.nodes import known_keys, register
-from kumodr.vault.open import create_vault, open_vault
+from kumodr.vault.open import Vault, create_vault, open_vault
 from kumodr.vault.prune import plan_prune
 from kumodr.vault.recipients import numbers_of, rotate, sealed_to
 
@@ -190,6 +193,7 @@ def info(where: VaultPlan, plan: Plan | None, terminal: Terminal) -> int:
     vault = open_vault(where)
     found = inventory(vault)
     prune = plan_prune(vault, plan.retention if plan else RetentionPlan(), system_clock())
+    bucket = bucket_of(where, count=True)
     freed = prune.delete_size + prune.mark_size + sum(each.size for each in prune.waiting)
     document = {
         "vault": found.address,
@@ -206,6 +210,8 @@ def info(where: VaultPlan, plan: Plan | None, terminal: Terminal) -> int:
         "growth_bytes_per_day": None if found.growth is None else round(found.growth),
         "prune_frees_now_bytes": prune.delete_size,
         "prune_frees_bytes": freed,
+        "conditional_put": vault.conditional_put,
+        "bucket": None if bucket is None else {**asdict(bucket), "sentence": bucket.sentence},
         "problems": list(found.problems),
     }
     lines = [
@@ -217,10 +223,21 @@ def info(where: VaultPlan, plan: Plan | None, terminal: Terminal) -> int:
         f"  growth     {'not known yet' if found.growth is None else size_text(found.growth) + ' a day'}",
         f"  retention  frees {size_text(prune.delete_size)} now and {size_text(freed)} in the end (`kumodr prune`)",
         f"  unused     {found.unreferenced} objects that no point names (left by runs that were interrupted)",
+        *_store_lines(vault, bucket),
         *(f"  PROBLEM    {problem}" for problem in found.problems),
     ]
     terminal.result(document, lines)
     return errors.IMPERFECT if found.problems else errors.DONE
+
+
+def _store_lines(vault: Vault, bucket: Bucket | None) -> Iterator[str]:
+    if not vault.conditional_put:
+        yield f"  {ONE_WRITER}"
+    if bucket is not None:
+        yield f"  versions   {bucket.sentence}"
+        if bucket.hidden:
+            size = size_text(bucket.hidden_bytes or 0)
+            yield f"  hidden     {bucket.hidden} deleted objects, {size}, are still stored"
 
 
 def copy(arguments: argparse.Namespace, where: VaultPlan, terminal: Terminal) -> int:

@@ -7,6 +7,7 @@ from datetime import datetime
 from kumodr import errors
 from kumodr.vault.facts import Point, Section
 from kumodr.vault.open import Vault
+from kumodr.vault.shortlist import short_listing
 from kumodr.vault.stream import Extent, Listing, Trust, extent, listing, trust_of
 
 STREAMED = ("spool", "logs")
@@ -41,18 +42,32 @@ class State:
 
 
 class Streams:
-    """The streams of a vault, each epoch listed once, when it is asked for."""
+    """The streams of a vault, each epoch listed once, when it is asked for.
 
-    def __init__(self, vault: Vault, pins: Mapping[str, frozenset[str]]) -> None:
+    `short` ones say how far an epoch leads, in few requests; others have every segment that a state may end with.
+    """
+
+    def __init__(self, vault: Vault, pins: Mapping[str, frozenset[str]], *, short: bool = False) -> None:
         self._vault = vault
+        self._short = short
         self.trust = trust_of(vault, pins)
         self._listings: dict[tuple[str, int], Listing] = {}
+        self._shorts: dict[tuple[str, int], tuple[int, Listing]] = {}
 
     def listing(self, node: str, epoch: int) -> Listing:
         """Given a node and an epoch, return its names."""
         if (node, epoch) not in self._listings:
             self._listings[node, epoch] = listing(self._vault, node, epoch)
         return self._listings[node, epoch]
+
+    def _short_listing(self, base: Point) -> Listing:
+        join = base.stream
+        assert join is not None  # noqa: S101 — `on` asks for a base with a stream
+        listed = self._shorts.get((base.node, join.epoch))
+        if listed is None or listed[0] > join.begin:
+            listed = join.begin, short_listing(self._vault, base.node, join.epoch, join.begin)
+            self._shorts[base.node, join.epoch] = listed
+        return listed[1]
 
     def on(self, base: Point, at: datetime | None = None) -> tuple[StreamChoice | None, tuple[errors.KumodrError, ...]]:
         """Given a base, return the stream that goes on from it, not after `at`, and what is wrong with it.
@@ -62,7 +77,7 @@ class Streams:
         join = base.stream
         if join is None or base.section("spool") is None:
             return None, ()
-        found = self.listing(base.node, join.epoch)
+        found = self._short_listing(base) if self._short else self.listing(base.node, join.epoch)
         reach, problems = extent(self._vault, found, join.begin, self.trust, at)
         if reach is None or reach.last < join.whole:
             return None, problems

@@ -11,7 +11,10 @@ from kumodr.vault.facts import Point
 
 @dataclass(frozen=True)
 class Range:
-    """One epoch of a node's stream and the bases in it, oldest first. `begun` is the first base's time."""
+    """One epoch of a node's stream and the bases in it, oldest first. `begun` is the first base's time.
+
+    `segments` are the numbers from `first` to `last`, `rollups` the objects that repeat several of them.
+    """
 
     node: str
     epoch: int
@@ -48,7 +51,7 @@ def ranges(points: Sequence[Point], streams: Streams) -> tuple[tuple[Range, ...]
                     until=reach.taken,
                     first=reach.first,
                     last=reach.last,
-                    segments=sum(reach.first <= each <= reach.last for each in names.singles),
+                    segments=reach.last - reach.first + 1,
                     rollups=sum(reach.first <= last <= reach.last for _, last in names.rollups),
                 )
             )

@@ -17,6 +17,9 @@ def vault_findings(plan: Plan) -> tuple[Finding, ...]:
     except errors.KumodrError as error:
         return (Finding("bad", error.what, error.remedy),)
     found = [Finding("good", f"the vault opens: {vault.store.address}")]
+    if not vault.conditional_put:
+        text = "the vault's store cannot refuse a name that exists: a second host that adds to it would replace points"
+        found.append(Finding("warning", text, "copy it to a store that can with `kumodr vault copy TO`, and use that"))
     if len(vault.recipients) < 2:
         text = "the vault is sealed to one identity: if that is lost, so is everything"
         found.append(Finding("warning", text, "keep that identity in two places, or begin a vault with two recipients"))

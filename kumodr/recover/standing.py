@@ -21,7 +21,7 @@ from kumodr.vault.facts import Point
 from kumodr.vault.open import Vault
 from kumodr.vault.points import survey
 from kumodr.vault.proofs import LEVELS, Result, found_bad, newest_proofs, newest_results
-from kumodr.vault.verify import latest_verification
+from kumodr.vault.verified import latest_verifications
 
 _SKEW = timedelta(minutes=1)
 """A time farther in the future comes from a clock that was wrong, and says nothing of what can be recovered."""
@@ -85,7 +85,7 @@ def look(vault: Vault, plan: Plan | None, now: datetime, *, local: bool) -> Look
     Raise the store's errors.
     """
     found = survey(vault, {})
-    continuous, wrong = ranges(found.points, Streams(vault, {}))
+    continuous, wrong = ranges(found.points, Streams(vault, {}, short=True))
     stored = {section.component for point in found.points for section in point.sections}
     components = configured(plan) if plan else tuple(name for name in NAMES if name in stored)
     newest = [point for name in components if (point := newest_holding(found.points, name)) is not None]
@@ -97,7 +97,7 @@ def look(vault: Vault, plan: Plan | None, now: datetime, *, local: bool) -> Look
         continuous=continuous,
         damage=tuple(str(each) for each in (*found.problems, *wrong)),
         results=newest_results(vault, now),
-        verification={point.id: latest_verification(vault, point) for point in _once(newest)},
+        verification=latest_verifications(vault, _once(newest)),
         figures=published(state, vault.id) if state else None,
         unread=why_unread(state) if state else None,
     )

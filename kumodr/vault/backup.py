@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from kumodr.vault.facts import Point, Section, StreamJoin
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.marks import honouring, marks_of
 from kumodr.vault.nodes import register
+from kumodr.vault.numbers import newest_number
 from kumodr.vault.open import Vault
 from kumodr.vault.recipients import sealed_to
 from kumodr.vault.state import Remembered, State, load, locked, save
@@ -39,15 +41,17 @@ class Tail:
 
 def tail_of(vault: Vault, node: str) -> Tail:
     """Given a node, return the end of its chain; number 0 where there is none yet."""
-    names = sorted(name for name in vault.store.list(f"points/{node}/") if name.endswith(".json"))
-    if not names:
+    listed = manifest.newest_of(vault.store.list(f"points/{node}/"), node)
+    newest = newest_number(vault.store, partial(manifest.name_of, node), listed)
+    if newest == 0:
         return Tail(0, None)
-    text = vault.store.get(names[-1], manifest.LARGEST)
+    name = manifest.name_of(node, newest)
+    text = vault.store.get(name, manifest.LARGEST)
     try:
-        marks = manifest.parse(text, names[-1], vault.id).marks
+        marks = manifest.parse(text, name, vault.id).marks
     except (errors.ManifestForged, errors.VaultFormatUnknown):
         marks = 0
-    return Tail(int(names[-1].rpartition("/")[2].removesuffix(".json")), hashlib.sha256(text).hexdigest(), marks)
+    return Tail(newest, hashlib.sha256(text).hexdigest(), marks)
 
 
 @contextmanager

@@ -26,6 +26,12 @@ def name_of(node: str, sequence: int) -> str:
     return f"points/{node}/{sequence:08d}.json"
 
 
+def newest_of(names: Iterable[str], node: str) -> int:
+    """Given names of objects and a node, return the highest number of a manifest of it among them, 0 without one."""
+    numbers = (name.rpartition("/")[2].removesuffix(".json") for name in names if name.startswith(f"points/{node}/"))
+    return max((int(each) for each in numbers if each.isascii() and each.isdigit()), default=0)
+
+
 def render(point: Point, vault_id: str, key: NodeKey) -> bytes:
     """Given a point (its `sha256` and `signed_by` are not used) and the node's key, return the manifest's bytes."""
     head = {

@@ -1,14 +1,26 @@
 """The recovery points of a vault: read, and judged by signature and chain."""
 
+import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kumodr import errors
 from kumodr.vault import manifest
 from kumodr.vault.cleared import Cleared, cleared_by_node
 from kumodr.vault.facts import Point
 from kumodr.vault.nodes import known_keys, why_not_trusted
+from kumodr.vault.numbers import newest_number
 from kumodr.vault.open import Vault
+
+_READERS = 8
+"""How many requests are under way at once: a distant store answers each in tens of milliseconds."""
+
+_PARTS = 3
+"""`points/NODE/NUMBER.json`"""
+
+_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 Pins = Mapping[str, frozenset[str]]
 
@@ -18,12 +30,14 @@ class Survey:
     """The points that can be trusted, oldest first by node and number, and everything that is wrong, by point.
 
     `cleared` is what prune took out, by node; `whole` are the points with the components that are gone from them.
+    `late` are manifests that the store has and does not list.
     """
 
     points: tuple[Point, ...]
     problems: tuple[errors.KumodrError, ...]
     cleared: Mapping[str, Cleared]
     whole: tuple[Point, ...]
+    late: tuple[str, ...] = ()
 
     def whole_of(self, node: str) -> tuple[Point, ...]:
         """Given a node, return its points with the components that are gone from them."""
@@ -39,28 +53,43 @@ def survey(vault: Vault, pins: Pins) -> Survey:
     known = known_keys(vault)
     good: list[Point] = []
     problems: list[errors.KumodrError] = []
-    for name in sorted(vault.store.list("points/")):
-        if not name.endswith(".json"):
-            continue
-        try:
-            point = manifest.parse(vault.store.get(name, manifest.LARGEST), name, vault.id)
-        except (errors.ManifestForged, errors.VaultFormatUnknown, errors.ObjectDamaged, errors.ObjectMissing) as error:
-            problems.append(error)
-            continue
-        refusal = why_not_trusted(point.node, point.signed_by, known, pins)
-        if refusal is not None:
-            problems.append(refusal)
-            continue
-        good.append(point)
-    good.sort(key=lambda point: (point.node, point.sequence))
-    cleared = cleared_by_node(vault, known, pins)
-    points = tuple(_as_it_is(vault, point, cleared.get(point.node)) for point in good)
-    return Survey(points, (*problems, *chain_problems(good, cleared)), cleared, tuple(good))
+    listed = [name for name in vault.store.list("points/") if name.endswith(".json")]
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="kumodr-points") as pool:
+        late = [name for each in pool.map(partial(_late, vault, listed), _nodes(listed, known)) for name in each]
+        for outcome in pool.map(partial(_judged, vault, known, pins), sorted({*listed, *late})):
+            if isinstance(outcome, Point):
+                good.append(outcome)
+            else:
+                problems.append(outcome)
+        cleared = cleared_by_node(vault, known, pins)
+        good.sort(key=lambda point: (point.node, point.sequence))
+        points = tuple(pool.map(partial(_as_it_is, vault, cleared), good))
+    return Survey(points, (*problems, *chain_problems(good, cleared)), cleared, tuple(good), tuple(late))
 
 
-def _as_it_is(vault: Vault, point: Point, cleared: Cleared | None) -> Point:
+def _judged(vault: Vault, known: Mapping[str, set[str]], pins: Pins, name: str) -> Point | errors.KumodrError:
+    try:
+        point = manifest.parse(vault.store.get(name, manifest.LARGEST), name, vault.id)
+    except (errors.ManifestForged, errors.VaultFormatUnknown, errors.ObjectDamaged, errors.ObjectMissing) as error:
+        return error
+    return why_not_trusted(point.node, point.signed_by, known, pins) or point
+
+
+def _nodes(listed: Sequence[str], known: Mapping[str, set[str]]) -> list[str]:
+    found = {*known, *(parts[1] for name in listed if len(parts := name.split("/")) == _PARTS)}
+    return sorted(node for node in found if _NODE.fullmatch(node))
+
+
+def _late(vault: Vault, listed: Sequence[str], node: str) -> list[str]:
+    """Return a node's manifests behind the newest that is listed."""
+    newest = manifest.newest_of(listed, node)
+    there = newest_number(vault.store, partial(manifest.name_of, node), newest)
+    return [manifest.name_of(node, number) for number in range(newest + 1, there + 1)]
+
+
+def _as_it_is(vault: Vault, cleared: Mapping[str, Cleared], point: Point) -> Point:
     """Return the point without the components that prune took out of it: on record, and their index is gone."""
-    gone = cleared.sections.get(point.sequence) if cleared else None
+    gone = cleared.get(point.node, Cleared()).sections.get(point.sequence)
     if not gone:
         return point
     kept = [

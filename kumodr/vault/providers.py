@@ -1,11 +1,12 @@
 """Which object store an address means, opened with its settings and credentials."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from kumodr import errors
 from kumodr.plan.model import VaultPlan
-from kumodr.vault.access import azure_config, client_options, endpoint_of, google_config, s3_keys
+from kumodr.vault.access import Keys, azure_config, client_options, endpoint_of, google_config, s3_keys
 from kumodr.vault.objectstore import ObjectStore
 from kumodr.vault.patience import ONCE, Patience
 
@@ -71,15 +72,18 @@ def _opened(where: VaultPlan, kind: str, endpoint: str | None, retry: Any) -> An
         config["region"] = where.region
     if endpoint is not None:
         config["endpoint"] = endpoint
-    provider: Any = None
-    keys = s3_keys(where) if where.credentials_file is not None else None
-    if keys is not None:
-        # All of them from the file: a session token of the environment must not come with them.
-        credential = {"access_key_id": keys.key, "secret_access_key": keys.secret, "token": keys.token}
-
-        def provider() -> Any:
-            return credential | {"expires_at": None}
-
+    # All of them from the file: a session token of the environment must not come with them.
+    provider: Any = _fixed(s3_keys(where)) if where.credentials_file is not None else None
     return S3Store.from_url(
         where.url, config=config, client_options=options, retry_config=retry, credential_provider=provider
     )
+
+
+def _fixed(keys: Keys | None) -> Callable[[], Any]:
+    assert keys is not None  # noqa: S101 — a file has them, or reading it raises
+    return lambda: {
+        "access_key_id": keys.key,
+        "secret_access_key": keys.secret,
+        "token": keys.token,
+        "expires_at": None,
+    }

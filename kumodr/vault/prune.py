@@ -84,7 +84,7 @@ def plan_prune(
     """
     numbers = marks_of(vault)
     found = survey(vault, pins or {})
-    problems = [*found.problems, *_not_listed(vault, found.whole)]
+    problems = [*found.problems, *map(_late, found.late)]
     decisions = decide(found.points, policies, now, good_levels(vault))
     going = {(each.node, each.sequence, each.component) for each in decisions if not each.keeps}
     known = {manifest.name_of(point.node, point.sequence) for point in found.points}
@@ -135,9 +135,12 @@ def plan_prune(
     )
 
 
-def apply_prune(vault: Vault, plan: PrunePlan, key: NodeKey, clock: Clock) -> None:
-    """Given a plan that was just made, do what it says. `key` signs the record of what leaves the chain.
+def apply_prune(vault: Vault, plan: PrunePlan, key: NodeKey, clock: Clock) -> dict[str, str]:
+    """Given a plan that was just made, do what it says; return by name why the store keeps what it does not delete.
 
+    What a store's lock keeps stays unneeded and marked: it goes with a later run, when the lock ends. A manifest that
+    stays keeps its objects, and a component that stays in its point too, whatever the order in which locks end: so what
+    these need is left out of the steps that follow. `key` signs the record of what leaves the chain.
     Raise PruneUnsafe where the plan has problems, AnotherRun, StoreReadOnly.
     """
     if plan.problems:
@@ -150,15 +153,31 @@ def apply_prune(vault: Vault, plan: PrunePlan, key: NodeKey, clock: Clock) -> No
         cleared = plan.found.cleared.get(node, Cleared())
         record_cleared(vault, node, _with(cleared, node, plan), plan.found.whole_of(node), key, clock)
         superseded += cleared.names
+    refused: dict[str, str] = {}
+    kept: set[str] = set()
     try:
-        for step in plan.steps:
-            for start in range(0, len(step), _AT_ONCE):
-                vault.store.delete(step[start : start + _AT_ONCE])
-        vault.store.delete([*plan.used_up, *superseded])
+        for step in (*plan.steps, (*plan.used_up, *superseded)):
+            names = [name for name in step if name not in kept]
+            for start in range(0, len(names), _AT_ONCE):
+                try:
+                    vault.store.delete(names[start : start + _AT_ONCE])
+                except errors.ObjectsLocked as error:
+                    refused |= error.refused
+                    kept |= _kept_by(plan, error.refused.keys())
     except errors.StoreReadOnly as error:
-        raise errors.StoreReadOnly(
-            error.what, remedy="give the keeper the right to delete, or wait until the store's own lock on it ends"
-        ) from error
+        raise errors.StoreReadOnly(error.what, remedy="give the keeper the right to delete") from error
+    return refused
+
+
+def _kept_by(plan: PrunePlan, refused: Collection[str]) -> set[str]:
+    """Given names that are not deleted, return what the points need that still have them: all that they ever named."""
+    there = [
+        point
+        for point in plan.found.whole
+        if manifest.name_of(point.node, point.sequence) in refused
+        or any(stored.name in refused for section in point.sections for stored in section.index)
+    ]
+    return needed(there, plan.names)
 
 
 def needed(points: Iterable[Point], names: Iterable[str]) -> set[str]:
@@ -258,14 +277,8 @@ def _with(cleared: Cleared, node: str, plan: PrunePlan) -> Cleared:
     return replace(cleared, runs=(*cleared.runs, *runs), sections=sections)
 
 
-def _not_listed(vault: Vault, points: Sequence[Point]) -> list[errors.KumodrError]:
-    """Return what a listing that comes late left out: points behind the newest that it knows."""
-    newest = {point.node: point.sequence for point in sorted(points, key=lambda point: point.sequence)}
-    late = [manifest.name_of(node, number + 1) for node, number in newest.items()]
-    return [
-        errors.StoreUnavailable(f"the store's listing is late: it does not have {name}")
-        for name in late if vault.store.size(name) is not None
-    ]  # fmt: skip
+def _late(name: str) -> errors.KumodrError:
+    return errors.StoreUnavailable(f"the store's listing is late: it does not have {name}")
 
 
 def _size(entries: Iterable[Entry]) -> int:

@@ -9,10 +9,12 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from kumodr import errors
 from kumodr.clock import Clock, text_of_time
 from kumodr.vault.keys import NodeKey
+from kumodr.vault.numbers import newest_number
 from kumodr.vault.open import FORMAT, Vault
 from kumodr.vault.signature import check_signature
 
@@ -80,6 +82,8 @@ def numbers_of(vault: Vault, node: str) -> tuple[int, ...]:
         digits = name.rpartition("/")[2].removesuffix(".json")
         if digits.isascii() and digits.isdigit() and name == _name(node, int(digits)):
             found.append(int(digits))
+    listed = max(found, default=0)
+    found += range(listed + 1, newest_number(vault.store, partial(_name, node), listed) + 1)
     return tuple(sorted(found))
 
 

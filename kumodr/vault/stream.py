@@ -213,14 +213,12 @@ def extent(
 def completed(vault: Vault, found: Listing, begin: int) -> tuple[Listing, int]:
     """Given a listing, return it with what it missed, and the number that it leads to from `begin` without a gap.
 
-    A listing may miss names that are put while it runs, though it has later ones.
+    A listing may miss names that are put while it runs, though it has later ones, or those that were put last.
     """
     reach = begin - 1
     while True:
         for part in path(found, reach + 1):
             reach = part.last
-        if reach >= found.newest:
-            return found, reach
         if vault.store.size(Part(found.node, found.epoch, reach + 1, reach + 1).name) is None:
             return found, reach
         found = Listing(found.node, found.epoch, found.singles | {reach + 1}, found.rollups)

@@ -16,7 +16,6 @@ from kumodr.vault.index import header_problem, read_plan
 from kumodr.vault.keys import Identities, NodeKey
 from kumodr.vault.open import Vault
 
-_LARGEST_RECORD = 1 << 20
 _MOST_PROBLEMS = 100
 
 
@@ -123,19 +122,3 @@ def record_verification(
     signature = {"key": key.public, "ed25519": b64encode(key.sign(body)).decode()} if key else {}
     name = f"verified/{point.id}/{now:%Y%m%dT%H%M%S%f}-{randomness.token_hex(3)}.json"
     vault.store.put_if_absent(name, [body, json.dumps(signature).encode() + b"\n"])
-
-
-def latest_verification(vault: Vault, point: Point) -> dict[str, Any] | None:
-    """Given a point, return the newest record of it having been verified as {level, time, good, …}, or None.
-
-    It has `stream` where the stream on top was verified too.
-    """
-    for name in sorted(vault.store.list(f"verified/{point.id}/"), reverse=True):
-        try:
-            document = json.loads(vault.store.get(name, _LARGEST_RECORD).split(b"\n")[0])
-            if document["manifest"] == point.sha256 and isinstance(document["good"], bool):
-                stream = {"stream": document["stream"]} if isinstance(document.get("stream"), dict) else {}
-                return {each: document[each] for each in ("level", "time", "good", "problems")} | stream
-        except (ValueError, KeyError, TypeError, RecursionError, errors.ObjectDamaged, errors.ObjectMissing):
-            continue
-    return None
