@@ -5,6 +5,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -70,14 +71,24 @@ def credentials(folder: Path) -> str:
 
 @cache
 def moto() -> Server:
-    """Return the server of this test process, started once; it ends with the process."""
-    from moto.server import ThreadedMotoServer
+    """Return the server of this test process, started once; it ends with the process.
+
+    It answers one request at a time: it looks whether a name exists and puts in two steps, which a store must not.
+    """
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    return Server(f"http://{host}:{port}")
+    application = DomainDispatcherApplication(create_backend_app)
+    turn = threading.Lock()
+
+    def one_at_a_time(environment: Any, start_response: Any) -> Any:
+        with turn:
+            return application(environment, start_response)
+
+    server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return Server(f"http://127.0.0.1:{server.server_port}")
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 import http.client
 import random
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 Fault = str | None
@@ -27,6 +29,7 @@ class Liar:
     choose: Choice = lambda _method, _path: None
     seen: dict[str, int] = field(default_factory=dict[str, int])
     faults: int = 0
+    watch: Callable[[object], None] = lambda _headers: None
     ended: threading.Event = field(default_factory=threading.Event)
 
     def storm(self, seed: int, share: float, faults: tuple[str, ...] = ("busy", "lost", "cut")) -> None:
@@ -41,8 +44,8 @@ class Liar:
 
 
 @contextmanager
-def lying(behind: str) -> Iterator[Liar]:
-    """Given the address of a server, run a proxy in front of it."""
+def lying(behind: str, certificate: Path | None = None) -> Iterator[Liar]:
+    """Given the address of a server, run a proxy in front of it; with TLS where a certificate and its key are given."""
     host = urlsplit(behind).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,6 +53,7 @@ def lying(behind: str) -> Iterator[Liar]:
 
         def answer(self) -> None:
             liar.seen[self.command] = liar.seen.get(self.command, 0) + 1
+            liar.watch(self.headers)
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             fault = liar.choose(self.command, self.path)
             liar.faults += fault is not None
@@ -109,7 +113,11 @@ def lying(behind: str) -> Iterator[Liar]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    liar = Liar(f"http://127.0.0.1:{server.server_port}")
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    liar = Liar(f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

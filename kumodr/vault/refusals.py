@@ -52,7 +52,7 @@ def named(error: Exception, name: str, address: str, *, putting: bool = False) -
         return errors.CredentialsMissing(
             f"no credentials are given for the vault at {address}, and this host has none of its own"
         )
-    if "certificate" in text.lower():
+    if "InvalidCertificate" in text:
         return errors.StoreUnavailable(
             f"the certificate of the vault at {address} is not trusted",
             remedy="name its authority with vault.certificate_file, or correct the endpoint",
@@ -78,8 +78,10 @@ def why_kept(error: Exception) -> str | None:
 
 
 def _why(text: str, reason: str) -> str:
-    if "timed out" in text or "timeout" in text.lower():
+    if "kind: Timeout" in text:
         return "it did not answer in time"
-    if "error sending request" in text or "connection" in text.lower():
-        return "it cannot be reached, or cuts the connection"
+    if "kind: Connect" in text:
+        return "it cannot be reached"
+    if "HTTP error" in text:
+        return "it cuts the connection"
     return reason
