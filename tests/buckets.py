@@ -74,6 +74,7 @@ def moto() -> Server:
     """Return the server of this test process, started once; it ends with the process.
 
     It answers one request at a time: it looks whether a name exists and puts in two steps, which a store must not.
+    Under object lock it wants to be told which checksum comes; to Amazon it is enough that one comes.
     """
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
@@ -83,6 +84,8 @@ def moto() -> Server:
     turn = threading.Lock()
 
     def one_at_a_time(environment: Any, start_response: Any) -> Any:
+        if "HTTP_X_AMZ_CHECKSUM_SHA256" in environment:
+            environment["HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"] = "SHA256"
         with turn:
             return application(environment, start_response)
 

@@ -1,6 +1,7 @@
 """A site whose vault ages, for tests of retention."""
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from streams import Stream
 from vaults import START, Bench, capture_of, quiet
 
+from kumodr import errors
 from kumodr.plan.model import KeepPlan, RetentionPlan
 from kumodr.source import Held, SourceFile
 from kumodr.vault.backup import Session, begin_backup
@@ -41,6 +43,7 @@ class AgedStore:
     now: datetime = START
     put: dict[str, datetime] = field(default_factory=dict)
     dies_in: int | None = None
+    locks: Callable[[str], bool] = lambda _name: False
 
     @property
     def address(self) -> str:
@@ -60,9 +63,13 @@ class AgedStore:
         return won
 
     def delete(self, names: Sequence[str]) -> None:
+        refused = {name: "it is locked" for name in names if self.locks(name)}
         for name in names:
-            self._count()
-            self.store.delete([name])
+            if name not in refused:
+                self._count()
+                self.store.delete([name])
+        if refused:
+            raise errors.ObjectsLocked("some are locked", refused)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         return (replace(entry, modified=self.put[entry.name]) for entry in self.store.entries(prefix))
@@ -210,9 +217,12 @@ def live(
             kept = {(each.point, each.component) for each in plan.decisions if each.keeps}
             assert {(point, component) for component, each in stays.items() for point, _ in each} <= kept
             there.store.dies_in = data.draw(st.integers(0, 12)) if step == "prune dies" else None
+            salt = data.draw(st.binary(min_size=1, max_size=2)) if step == "prune locked" else b""
+            there.store.locks = lambda name, salt=salt: bool(salt) and zlib.crc32(salt + name.encode()) % 3 == 0
             with suppress(Died):
                 apply_prune(there.made.vault, plan, there.made.key, there.clock)
             there.store.dies_in = None
+            there.store.locks = lambda _name: False
             after = {(point.id, each.component) for point in there.look().points for each in point.sections}
             assert kept <= after
         there.look()

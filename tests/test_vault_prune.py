@@ -54,7 +54,20 @@ def test_whatever_happens_what_stays_is_whole(tmp_path_factory: pytest.TempPathF
         site(tmp_path_factory.mktemp("any")),
         data,
         st.sampled_from(
-            ["backup", "base", "segments", "prune", "prune", "prune dies", "begin", "commit", "die", "verify", "epoch"]
+            [
+                "backup",
+                "base",
+                "segments",
+                "prune",
+                "prune",
+                "prune dies",
+                "prune locked",
+                "begin",
+                "commit",
+                "die",
+                "verify",
+                "epoch",
+            ]
         ),
         st.sampled_from([timedelta(minutes=5), timedelta(hours=6), DAY, 4 * DAY]),
         st.dictionaries(st.sampled_from(COMPONENTS), st.integers(0, 3), min_size=1),

@@ -66,8 +66,13 @@ def _opened(where: VaultPlan, kind: str, endpoint: str | None, retry: Any) -> An
     if kind == "az":
         azure: Any = azure_config(where)
         return AzureStore.from_url(where.url, config=azure, client_options=options, retry_config=retry)
-    # Deletes go one by one (see ObjectStore.delete), and not every store knows the other way.
-    config: Any = {"virtual_hosted_style_request": where.addressing == "virtual", "disable_bulk_delete": True}
+    config: Any = {
+        "virtual_hosted_style_request": where.addressing == "virtual",
+        # Deletes go one by one (see ObjectStore.delete), and not every store knows the other way.
+        "disable_bulk_delete": True,
+        # A bucket under object lock takes no put without; the hash is made for the signature anyway.
+        "checksum_algorithm": "SHA256",
+    }
     if where.region is not None:
         config["region"] = where.region
     if endpoint is not None:
