@@ -29,6 +29,9 @@ class Liar:
     choose: Choice = lambda _method, _path: None
     seen: dict[str, int] = field(default_factory=dict[str, int])
     faults: int = 0
+    under_way: int = 0
+    together: int = 0
+    """The most requests that were under way at the same time."""
     watch: Callable[[object], None] = lambda _headers: None
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -47,11 +50,22 @@ class Liar:
 def lying(behind: str, certificate: Path | None = None) -> Iterator[Liar]:
     """Given the address of a server, run a proxy in front of it; with TLS where a certificate and its key are given."""
     host = urlsplit(behind).netloc
+    turn = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
+            with turn:
+                liar.under_way += 1
+                liar.together = max(liar.together, liar.under_way)
+            try:
+                self.answered()
+            finally:
+                with turn:
+                    liar.under_way -= 1
+
+        def answered(self) -> None:
             liar.seen[self.command] = liar.seen.get(self.command, 0) + 1
             liar.watch(self.headers)
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
