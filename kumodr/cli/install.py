@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def must_have_vault(plan: Plan) -> None:
     """Raise VaultMissing where the plan's vault is a folder and none. What needs credentials is not asked here."""
     if "://" not in plan.vault.url:
-        open_vault(plan.vault.url)
+        open_vault(plan.vault)
 
 
 def program() -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from kumodr import errors
 from kumodr.cli.run_watch import Onlooker, onlooker
 from kumodr.cli.terminal import Terminal
 from kumodr.clock import system_clock
+from kumodr.plan.model import VaultPlan
 from kumodr.runbooks.entry import Entry
 from kumodr.runbooks.record import Recorder
 from kumodr.runbooks.runs import said
@@ -199,12 +200,12 @@ def recorded_alone(opening: Opening, run: str, entry: Entry) -> str | None:
     return recorder.close()
 
 
-def opening_of(url: str, state: Path, site: str) -> Opening:
-    """Given the vault's address, the state directory and the site, return what opens the record there."""
+def opening_of(where: VaultPlan, state: Path, site: str) -> Opening:
+    """Given where the vault is, the state directory and the site, return what opens the record there."""
 
     def opened() -> tuple[Vault, NodeKey]:
         from kumodr.vault.open import open_vault
 
-        return open_vault(url), NodeKey.load_or_create(state, site)
+        return open_vault(where), NodeKey.load_or_create(state, site)
 
     return opened

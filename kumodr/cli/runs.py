@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kumodr import errors
-from kumodr.cli.options import add_identity_option, add_vault_option, identities_of
+from kumodr.cli.options import add_identity_option, add_vault_option, identities_of, where_of
 from kumodr.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from kumodr.plan.model import Plan
+    from kumodr.plan.model import Plan, VaultPlan
     from kumodr.runbooks.entry import Entry
     from kumodr.runbooks.runs import Run
     from kumodr.runbooks.state import State
@@ -103,7 +103,7 @@ def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if refusal is not None:
         raise refusal
     request = new_request(state, runbook, parameters, start_at=arguments.start_at)
-    opening = opening_of(plan.vault.url, Path(plan.state), plan.site)
+    opening = opening_of(plan.vault, Path(plan.state), plan.site)
     finished = carried_out(
         request, runbook, arguments, terminal, opening,
         lambda session, watch: begin(state, runbook, request, session, watch),
@@ -124,7 +124,7 @@ def _resume(arguments: argparse.Namespace, terminal: Terminal) -> int:
     refusal = why_not_unattended(runbook, asks=asks_are_possible(), yes=arguments.yes)
     if refusal is not None and _asks_yet(found):
         raise refusal
-    opening = opening_of(plan.vault.url, Path(plan.state), plan.site)
+    opening = opening_of(plan.vault, Path(plan.state), plan.site)
     finished = carried_out(
         request, runbook, arguments, terminal, opening, lambda session, watch: resume(state, found, session, watch),
         "again" if arguments.again else "skip" if arguments.skip else None,
@@ -148,7 +148,7 @@ def _abort(arguments: argparse.Namespace, terminal: Terminal) -> int:
     plan, state = _of_plan(arguments)
     found = one(state, arguments.run)
     entry = abort(state, found)
-    problem = recorded_alone(opening_of(plan.vault.url, Path(plan.state), plan.site), arguments.run, entry)
+    problem = recorded_alone(opening_of(plan.vault, Path(plan.state), plan.site), arguments.run, entry)
     done = sorted({each.step for each in found.entries if each.phase == "act" and each.status == "done"})
     text = f"; done, and left as it is: {', '.join(done)}" if done else "; no step of it was done"
     document = {"run": arguments.run, "standing": "aborted", "done": done, "record_problem": problem}
@@ -173,7 +173,7 @@ def _schema(_arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _list(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.vault:
-        rows = _in_vault(arguments.vault)
+        rows = _in_vault(where_of(arguments, None))
     else:
         from kumodr.runbooks.runs import listed
 
@@ -201,13 +201,13 @@ def _summary(run: "Run") -> dict[str, Any]:
     }
 
 
-def _in_vault(url: str) -> list[dict[str, Any]]:
+def _in_vault(where: "VaultPlan") -> list[dict[str, Any]]:
     """Return what the vault tells of runs without a key, the newest first."""
     from kumodr.runbooks.record import heads
     from kumodr.vault.open import open_vault
 
     found: dict[str, dict[str, Any]] = {}
-    for head in heads(open_vault(url), {}):
+    for head in heads(open_vault(where), {}):
         first = found.get(head.run, {"started": head.began, "runbook": head.step})
         found[head.run] = first | {
             "run": head.run,
@@ -248,7 +248,7 @@ def _from_vault(arguments: argparse.Namespace) -> "tuple[dict[str, Any], tuple[E
     from kumodr.runbooks.record import entries
     from kumodr.vault.open import open_vault
 
-    found = tuple(entries(open_vault(arguments.vault), identities_of(arguments), arguments.run))
+    found = tuple(entries(open_vault(where_of(arguments, None)), identities_of(arguments), arguments.run))
     if not found:
         raise errors.RunMissing(f"the vault holds no run {arguments.run} whose signature counts")
     first, last = found[0], found[-1]
