@@ -20,7 +20,7 @@ from kumodr.lab.account import Sent, Taken, account, sent, taken
 from kumodr.lab.kumod.config import Config
 from kumodr.lab.load import Load, run_load
 from kumodr.lab.options import Options
-from kumodr.lab.policy import policy
+from kumodr.lab.policy import LOOPBACK, PRIVATE, policy
 from kumodr.lab.processes import Process, is_running, kill, start
 from kumodr.lab.site import Site, adopt, create, open_site
 from kumodr.spool.reader import open_spool
@@ -235,6 +235,9 @@ def test_the_policy_for_a_real_kumod_says_everything(tmp_path: Path) -> None:
         assert word in text, word
     assert text.index("define_spool") < text.index("start_http_listener")
     assert "rocks_params" not in policy(replace(config, kind="LocalDisk"), "/run")
+    boxed = policy(replace(config, sink="sink:2526"), "/run", (*LOOPBACK, *PRIVATE))
+    assert "mx_list = { 'sink:2526' }" in boxed
+    assert "relay_hosts = { '127.0.0.1', '::1', '10.0.0.0/8'" in boxed
     for opening, closing in ("{}", "()"):
         assert text.count(opening) == text.count(closing)
 

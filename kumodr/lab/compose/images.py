@@ -1,8 +1,8 @@
 """The images of the lab's containers, made here: no image registry is asked.
 
-A Debian with Python, Redis and Prometheus by mmdebstrap, and on it the kumodr image by the project's own Dockerfile,
-with wheels that were fetched on this host, since inside the build there may be no way to a package index. Every image
-has a tag made of all that goes into it, so what is there already is right, and a second site starts at once.
+A Debian with Redis, Prometheus, Python and the locked packages by mmdebstrap, from wheels that were fetched on this
+host, since inside there may be no way to a package index; and on it the kumodr image by the project's own Dockerfile.
+Every image has a tag of all that goes into it, so what is there already is right, and a second site starts at once.
 """
 
 import fcntl
@@ -26,6 +26,7 @@ from kumodr.runtimes.docker_errors import named
 
 SUITE = "bookworm"
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "redis-server", "prometheus")
+_INSIDE = ("requirements-image.lock", "script/image-packages", "kumodr/lab/compose/base.sh")
 _LEFT_OUT = ("doc", "man", "locale", "javascript", "nodejs")
 _SLOW = 1200.0
 _QUICK = 60.0
@@ -46,12 +47,12 @@ def ensure_images(say: Callable[[str], None], run: Runner) -> Images:
     """Return the images, made where they are missing. Raise LabFailed, ToolMissing, the errors of Docker."""
     checkout = _checkout()
     with _alone():
-        base = _tag("base", *_recipe(), _setup())
+        base = _tag("base", *_recipe(), *_contents(checkout, *_INSIDE))
         if not _is_there(base, run):
-            say("making a Debian with Python, Redis and Prometheus; once, about half a minute")
-            _make_base(base, run)
+            say("making a Debian with Redis, Prometheus and Python's packages; once, about a minute")
+            _make_base(base, checkout, run)
         found = Images(
-            kumodr=_tag("kumodr", base, *_contents(checkout)),
+            kumodr=_tag("kumodr", base, *_contents(checkout, "Dockerfile", "kumodr")),
             redis=base.replace("-base:", "-redis:"),
             prometheus=base.replace("-base:", "-prometheus:"),
         )
@@ -59,7 +60,7 @@ def ensure_images(say: Callable[[str], None], run: Runner) -> Images:
             if not _is_there(alias, run):
                 _docker(["tag", base, alias], run, _QUICK)
         if not _is_there(found.kumodr, run):
-            say("making the kumodr image by the Dockerfile; once for each state of the code, about a minute")
+            say("making the kumodr image by the Dockerfile; once for each state of the code")
             _make_kumodr(found.kumodr, base, checkout, run)
         return found
 
@@ -75,26 +76,28 @@ def _checkout() -> Path:
     return folder
 
 
-def _setup() -> str:
-    return Path(__file__).with_name("base.sh").read_text()
-
-
 def _recipe() -> list[str]:
     options = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in _LEFT_OUT]
     return ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *options]
 
 
-def _make_base(tag: str, run: Runner) -> None:
+def _make_base(tag: str, checkout: Path, run: Runner) -> None:
     if shutil.which("mmdebstrap") is None:
         raise errors.ToolMissing(
             "mmdebstrap is not on this machine, and the lab's images are made with it",
             remedy="install it (`apt install mmdebstrap`), or run script/setup",
         )
+    wheels = fetched_wheels(checkout / "requirements-image.lock", run)
     with tempfile.TemporaryDirectory(prefix="kumodr-lab-") as folder:
-        setup, archive = Path(folder, "base.sh"), Path(folder, "base.tar")
-        setup.write_text(_setup())
-        hook = f'--customize-hook=chroot "$1" /bin/sh -e <{shlex.quote(str(setup))}'
-        answer = run([*_recipe(), hook, SUITE, str(archive)], limit=_SLOW)
+        build, archive = Path(folder, "build"), Path(folder, "base.tar")
+        shutil.copytree(wheels, build)
+        for each in _INSIDE:
+            shutil.copy(checkout / each, build)
+        words = [f"copy-in {shlex.quote(str(build))} /opt"]
+        words += ['chroot "$1" /bin/sh -e /opt/build/base.sh', 'chroot "$1" /opt/build/image-packages /opt/build']
+        words += ['rm -r "$1/opt/build"']
+        hooks = [f"--customize-hook={each}" for each in words]
+        answer = run([*_recipe(), *hooks, SUITE, str(archive)], limit=_SLOW)
         if answer.code:
             lines = answer.err.decode(errors="replace").strip().splitlines() or ["no reason given"]
             raise errors.LabFailed(f"mmdebstrap made no base: {lines[-1][:300]}", remedy="see that apt works here")
@@ -102,14 +105,8 @@ def _make_base(tag: str, run: Runner) -> None:
 
 
 def _make_kumodr(tag: str, base: str, checkout: Path, run: Runner) -> None:
-    with tempfile.TemporaryDirectory(prefix="kumodr-lab-") as name:
-        folder = Path(name)
-        for each in ("Dockerfile", ".dockerignore", "requirements-image.lock"):
-            shutil.copy(checkout / each, folder)
-        shutil.copytree(checkout / "kumodr", folder / "kumodr", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(fetched_wheels(checkout / "requirements-image.lock", run), folder / "wheels")
-        label = f"kumodr.checkout={checkout}"
-        _docker(["build", "-q", f"--build-arg=BASE={base}", f"--label={label}", "-t", tag, name], run, _SLOW)
+    label = f"kumodr.checkout={checkout}"
+    _docker(["build", "-q", f"--build-arg=BASE={base}", f"--label={label}", "-t", tag, str(checkout)], run, _SLOW)
     _clear(tag, label, run)
 
 
@@ -141,12 +138,13 @@ def fetched_wheels(lock: Path, run: Runner) -> Path:
     return kept
 
 
-def _contents(checkout: Path) -> Iterator[str]:
-    """Yield what the kumodr image is made of."""
-    package = checkout / "kumodr"
-    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    for path in [checkout / "Dockerfile", checkout / "requirements-image.lock", *sorted(files)]:
-        yield f"{path.relative_to(checkout)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+def _contents(checkout: Path, *names: str) -> Iterator[str]:
+    """Yield what stands in files and folders of the checkout."""
+    for name in names:
+        top = checkout / name
+        files = [path for path in top.rglob("*") if path.is_file()] if top.is_dir() else [top]
+        for path in sorted(path for path in files if "__pycache__" not in path.parts):
+            yield f"{path.relative_to(checkout)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def _clear(tag: str, label: str, run: Runner) -> None:
