@@ -91,7 +91,7 @@ def boxes(images: Images, tmp_path: Path) -> Iterator[Boxes]:
     try:
         yield made
     finally:
-        if made.folder.exists():
+        if made.world.exists():
             kumodr("lab", "down", str(made.folder), "--remove", cwd=tmp_path)
         docker("rmi", KUMOMTA)
 

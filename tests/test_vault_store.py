@@ -202,3 +202,11 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it() -> None:
     with pytest.raises(errors.UsageWrong) as caught:
         open_store("s3://key:hush@bucket/x")
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_adds_belongs_to_the_owner_of_the_vault(tmp_path: Path) -> None:
+    os.chown(tmp_path, 2999, 2998)
+    DirectoryStore(tmp_path).put_if_absent("verified/lab-1/1.json", [b"{}"])
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.rglob("*")}
+    assert owners == {(2999, 2998)}

@@ -26,6 +26,9 @@ class DirectoryStore:
 
     Where `marker` names an object, the directory is the vault only as long as it has it: what is left of a volume that
     is not mounted any more is an empty directory of the same name, on another disk.
+
+    What root adds to a vault of another user is given to that user: `kumodr verify` by root must not leave folders that
+    a loop in a container cannot look into.
     """
 
     def __init__(self, root: Path, marker: str | None = None) -> None:
@@ -52,7 +55,7 @@ class DirectoryStore:
             self._make_directory(staged.parent)
             self._make_directory(final.parent)
             try:
-                _write_synced(staged, pieces)
+                _write_synced(staged, pieces, self._owner())
                 os.link(staged, final)
                 won = True
             except FileExistsError:
@@ -170,12 +173,22 @@ class DirectoryStore:
             path.mkdir(mode=0o700)
         except FileExistsError:
             return
+        if owner := self._owner():
+            with contextlib.suppress(PermissionError):
+                os.chown(path, *owner, follow_symlinks=False)
         try:
             sync_directory(path.parent)
         except OSError:
             with contextlib.suppress(OSError):
                 path.rmdir()  # the next call must not find it and take it for durable
             raise
+
+    def _owner(self) -> tuple[int, int] | None:
+        """Return whom new files and folders are given to, or None where they are right as they come."""
+        if os.geteuid() != 0:
+            return None
+        status = os.stat(self._root)
+        return (status.st_uid, status.st_gid) if status.st_uid else None
 
     def _check_present(self, name: str) -> None:
         """Given the name that is asked for, raise StoreUnavailable where the directory is not the vault any more."""
@@ -203,9 +216,12 @@ class DirectoryStore:
         return errors.StoreUnavailable(f"the vault at {self._root} fails with {name}: {error.strerror}")
 
 
-def _write_synced(path: Path, pieces: Sequence[Piece]) -> None:
+def _write_synced(path: Path, pieces: Sequence[Piece], owner: tuple[int, int] | None) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        if owner:
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, *owner)
         for group in _groups(pieces):
             written = os.writev(descriptor, group)
             if written != sum(map(len, group)):
