@@ -77,7 +77,10 @@ def unseal(sealed: bytes, secrets: Sequence[Any], size: int | None, name: str) -
 
     Raise WrongKey, or ObjectDamaged naming the object.
     """
-    return b"".join(unseal_pieces(sealed, secrets, size, name))
+    pieces = unseal_pieces(sealed, secrets, size, name)
+    whole = pieces[0].obj if len(pieces) == 1 else None
+    # what was decompressed is bytes already; what lies in raw blocks is in memory that will be used again
+    return whole if isinstance(whole, bytes) and len(whole) == len(pieces[0]) else b"".join(pieces)
 
 
 def unseal_pieces(sealed: bytes, secrets: Sequence[Any], size: int | None, name: str) -> list[memoryview]:
