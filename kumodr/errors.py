@@ -394,6 +394,11 @@ class InstallFailed(KumodrError):
     default_remedy = "correct the cause and run the same command again; what is done already is not done twice"
 
 
+class ImageMissing(KumodrError):
+    exit_code = NOTHING
+    default_remedy = "build it (`docker build -t kumodr .` where kumodr's source is), or name another with --image"
+
+
 class NothingInstalled(KumodrError):
     exit_code = NOTHING
     default_remedy = "install it with `kumodr install units` or `kumodr install sidecar`"

@@ -100,7 +100,7 @@ def one(folder: Path, verb: str, name: str, *, now: bool) -> int:
         os.kill(pid, signal.SIGKILL)
         unit["killed"] = True
     elif verb == "show":
-        show(unit)
+        show(unit, folder)
     file.write_text(json.dumps(unit))
     return 0
 
@@ -127,7 +127,7 @@ def start(folder: Path, name: str, unit: dict[str, Any]) -> None:
         unit["restarts"] = unit.get("restarts", 0) + (1 if unit.get("restart") else 0)
 
 
-def show(unit: dict[str, Any]) -> None:
+def show(unit: dict[str, Any], folder: Path) -> None:
     up = bool(unit.get("pid"))
     looping = not up and unit.get("restarts", 0) > 0
     facts = {
@@ -139,6 +139,11 @@ def show(unit: dict[str, Any]) -> None:
         "NRestarts": unit.get("restarts", 0), "Result": unit.get("result", "success"),
         "TimeoutStopUSec": unit.get("timeout", "5min"), "MemoryCurrent": "[not set]", "TasksCurrent": "[not set]",
     }  # fmt: skip
+    if unit.get("file") and unit["command"]:
+        facts["FragmentPath"] = folder / unit["file"]
+        facts["ExecStart"] = (
+            f"{{ path={unit['command'][0]} ; argv[]={shlex.join(unit['command'])} ; ignore_errors=no ; }}"
+        )
     lines = [*(f"{key}={value}" for key, value in facts.items()), *unit.get("files", [])]
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fake_systemctl import fake_systemd
 from servers import wait_for
 
 TESTS = Path(__file__).resolve().parent
@@ -23,6 +23,7 @@ class Machine:
 
     folder: Path
     environment: dict[str, str]
+    state: Path
 
     @property
     def units(self) -> Path:
@@ -45,7 +46,7 @@ class Machine:
     def is_protected(self) -> bool:
         """Whether the loop says that everything is protected."""
         try:
-            return json.loads((self.folder / "state" / "protect-status.json").read_text())["state"] == "protected"
+            return json.loads((self.state / "protect-status.json").read_text())["state"] == "protected"
         except (OSError, ValueError):
             return False
 
@@ -60,28 +61,18 @@ class Machine:
 @contextmanager
 def machine(folder: Path) -> Iterator[Machine]:
     """Given an empty folder, make a machine; what its systemd runs is ended afterwards."""
-    units, programs = folder / "units", folder / "programs"
-    for each in (units, programs, folder / "home"):
-        each.mkdir(parents=True)
-    fake = shlex.join([sys.executable, str(TESTS / "fake_systemctl.py"), str(units)])
-    script(programs / "systemctl", f'exec {fake} systemctl "$@"')
-    script(programs / "journalctl", f'exec {fake} journalctl "$@"')
-    script(programs / "kumodr", f'exec {shlex.quote(sys.executable)} -m kumodr "$@"')
-    environment = {
-        **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "HOME": str(folder / "home"),
-        "XDG_CACHE_HOME": str(folder / "home" / "cache"),
-        "XDG_STATE_HOME": str(folder / "home" / "state"),
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    try:
-        yield Machine(folder, environment)
-    finally:
-        for file in units.glob("*.json"):
-            pid = json.loads(file.read_text()).get("pid", 0)
-            if pid and Path(f"/proc/{pid}").exists():
-                os.killpg(pid, signal.SIGKILL)
+    (folder / "home").mkdir(parents=True)
+    with fake_systemd(folder) as (_units, programs):
+        script(programs / "kumodr", f'exec {shlex.quote(sys.executable)} -m kumodr "$@"')
+        environment = {
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "HOME": str(folder / "home"),
+            "XDG_CACHE_HOME": str(folder / "home" / "cache"),
+            "XDG_STATE_HOME": str(folder / "home" / "state"),
+            "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+        }
+        yield Machine(folder, environment, folder / "state")
 
 
 def script(path: Path, text: str) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from fake_systemctl import add_unit, fake_systemd
 from live import Live
 from servers import prometheus_server, redis_server, wait_for
 from streams import content
@@ -249,22 +248,13 @@ def test_another_spool_in_its_place(site: Site, live: Live) -> None:
 
 
 @pytest.mark.parametrize("site", ["RocksDB"], indirect=True)
-def test_what_is_beside_the_spool_is_stored_too(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Configuration when it changes, that of units too; Redis, Prometheus, images on their intervals, by themselves."""
-    with (
-        redis_server(tmp_path / "redis") as (address, server),
-        prometheus_server(tmp_path / "prom") as prometheus,
-        fake_systemd(tmp_path) as (units, programs),
-    ):
-        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        (tmp_path / "kumomta.service").write_text("[Unit]")
-        add_unit(units, "kumomta.service", "", files=[f"FragmentPath={tmp_path / 'kumomta.service'}"])
+def test_what_is_beside_the_spool_is_stored_too(site: Site, tmp_path: Path) -> None:
+    """Configuration when it changes, Redis and Prometheus on their intervals, each by itself."""
+    with redis_server(tmp_path / "redis") as (address, server), prometheus_server(tmp_path / "prom") as prometheus:
         server.set("a", "1")
         values = plan_of(site, tmp_path, {"every": 0.2, "redis_every": 2, "prometheus_every": 3})
         values["components"]["redis"] = {"url": address}
         values["components"]["prometheus"] = {"data": str(tmp_path / "prom" / "data"), "url": prometheus}
-        values["components"]["images"] = {"archives": False}
-        values["runtime"] = {"kind": "systemd", "kumod": "kumomta.service"}
         live = Live(tmp_path, values)
 
         def stored(component: str) -> int:
@@ -279,11 +269,7 @@ def test_what_is_beside_the_spool_is_stored_too(site: Site, tmp_path: Path, monk
             assert before == 1
             (site.root / "config" / "new.lua").write_text("-- changed")
             wait_for("the change", lambda: stored("config") == before + 1, 15)
-            (tmp_path / "kumomta.service").write_text("[Unit]\nDescription=changed")
-            wait_for("the change of the unit", lambda: stored("config") == before + 2, 15)
-            assert set(live.figures().components) == {
-                "spool", "logs", "ledger", "config", "redis", "prometheus", "images",
-            }  # fmt: skip
+            assert set(live.figures().components) == {"spool", "logs", "ledger", "config", "redis", "prometheus"}
             (newest,) = [each for each in live.points() if each.section("config")][-1:]
             assert newest.failures == {}
         finally:

@@ -267,6 +267,69 @@ def test_the_wrong_key_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "back").exists()
 
 
+def test_a_change_that_got_lost_on_the_way_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kumodr.recover import halves
+
+    site = Site(tmp_path, "rocksdb", 3)
+    base(site.made, site.folder, StreamJoin(1, 1, 1))
+    whole = halves.RocksHalf.put
+    lost = {next(key for key, value in site.stream.contents[1].data.items() if value is not None)}
+
+    def losing(self: halves.RocksHalf, changes: dict[bytes, bytes | None]) -> None:
+        whole(self, {key: value for key, value in changes.items() if key not in lost})
+
+    monkeypatch.setattr(halves.RocksHalf, "put", losing)
+    with pytest.raises(errors.ComponentDamaged, match="which the stream put"):
+        brought_back(site.made, tmp_path / "back")
+
+    def changing(self: halves.RocksHalf, changes: dict[bytes, bytes | None]) -> None:
+        whole(self, {key: b"other" if key in lost else value for key, value in changes.items()})
+
+    monkeypatch.setattr(halves.RocksHalf, "put", changing)
+    with pytest.raises(errors.ComponentDamaged, match="than the stream put"):
+        brought_back(site.made, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_large_stream_is_settled_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from kumodr.recover import settle
+    from kumodr.recover.journal import Journal
+    from kumodr.vault.segment import PackedChanges
+
+    monkeypatch.setattr(settle, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(settle, "_processors", lambda: 3)
+    site = Site(tmp_path, "rocksdb", 6)
+    base(site.made, site.folder, StreamJoin(1, 1, 1))
+    spread = {bytes([first]) * 16: samples.meta() for first in range(0, 256, 3)}
+    short = {b"short": samples.meta(), b"\xff\xff": samples.meta()}
+    site.stream.add(spread | short, spread)
+    gone = dict.fromkeys([*list(spread)[::2], b"short"])
+    site.stream.add(gone, gone)
+    brought_back(site.made, tmp_path / "back")
+    left = {key: value for key, value in spread.items() if key not in gone}
+    meta, data = content(tmp_path / "back" / "spool")
+    assert meta == site.states[6][0] | left | {b"\xff\xff": short[b"\xff\xff"]}
+    assert data == site.states[6][1] | left
+    ids = (tmp_path / "back" / "evidence" / "finished.ids").read_bytes()
+    finished = site.deleted(1, 6) | {key for key in gone if len(key) == 16}
+    assert sorted(ids[at : at + 16] for at in range(0, len(ids), 16)) == sorted(finished)
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["evidence", MARKER, "logs", "spool"]
+    assert not list((tmp_path / "back").rglob("rocksdict-config.json"))
+    whole = Journal.note
+
+    def other(self: Journal, changes: PackedChanges) -> None:
+        whole(
+            self, replace(changes, others={key: b"other" if value else value for key, value in changes.others.items()})
+        )
+
+    monkeypatch.setattr(Journal, "note", other)
+    with pytest.raises(errors.ComponentDamaged, match="than the stream put"):
+        brought_back(site.made, tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_step_a_restore_is_marked_only_when_whole(kind: str, tmp_path: Path) -> None:
     site = Site(tmp_path, kind, 3)

@@ -258,6 +258,8 @@ def test_docker_absent(tmp_path: Path) -> None:
         ('exec: "/docker-entrypoint.sh": permission denied: unknown', errors.ServiceFailed),
         ("Error while fetching server API version: [Errno 111] Connection refused", errors.DockerStopped),
         ("write /spool/x: no space left on device", errors.DiskFull),
+        ('Service "web" uses an undefined network "nowhere"', errors.ComposeInvalid),
+        ('service "web" refers to undefined network nowhere: invalid compose project', errors.ComposeInvalid),
         ("something else", errors.ServiceFailed),
     ],
 )

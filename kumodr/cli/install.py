@@ -1,8 +1,10 @@
-"""`kumodr install`: put kumodr to work on this machine, as units of systemd; or take it away again."""
+"""`kumodr install`: put kumodr to work here, as units of systemd or as a sidecar; or take it away again."""
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kumodr import errors
 from kumodr.cli.terminal import Terminal
@@ -12,6 +14,9 @@ from kumodr.plan.load import load_plan, nearest
 from kumodr.plan.model import Plan
 from kumodr.vault.open import open_vault
 
+if TYPE_CHECKING:
+    from kumodr.install.sidecar import Site
+
 _WORDS: dict[Standing, str] = {"new": "would write", "changed": "would write anew", "same": "is as it should be:"}
 
 
@@ -20,32 +25,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     units = tasks.add_parser("units", help="units of systemd: the loop as a service, verification on a timer")
     units.add_argument("--user", metavar="NAME", help="the services' user (default: root without root's rights)")
     units.add_argument("--prune", action="store_true", help="clear the vault every night, where this host may delete")
+    sidecar = tasks.add_parser("sidecar", help="a container beside those of the compose project")
+    sidecar.add_argument("--image", metavar="NAME", default="kumodr", help="kumodr's image (default: kumodr)")
+    sidecar.add_argument("--user", metavar="UID:GID", help="the container's user (default: root without root's rights)")
     gone = tasks.add_parser("remove", help="take away what was installed; vault and state stay")
-    for task in (units, gone):
+    for task in (units, sidecar, gone):
         task.add_argument("--plan", metavar="FILE", default=argparse.SUPPRESS, help="the plan (default: the nearest)")
         task.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
         task.add_argument("--apply", action="store_true", help="do it (default: only print what would be done)")
+    for task in (units, gone):
         task.add_argument("--to", metavar="DIR", help="the folder of the units (default: /etc/systemd/system)")
     parser.epilog = (
         "example:\n  kumodr install units            print every file and command\n"
-        "  kumodr install units --apply    write and start them\n  kumodr install remove --apply"
+        "  kumodr install units --apply    write and start them\n"
+        "  kumodr install sidecar --image registry.example/kumodr:1 --apply\n  kumodr install remove --apply"
     )
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     plan_file = Path(arguments.plan).absolute() if arguments.plan else nearest(Path.cwd())
     plan = load_plan(str(plan_file))
+    if arguments.task == "sidecar":
+        return beside(plan_file, plan, arguments, terminal)
     from kumodr.install import units
 
     folder = Path(arguments.to).absolute() if arguments.to else units.FOLDER
     if arguments.task == "remove":
-        found = [each for each in (units.removal(folder),) if each is not None]
+        found = [each for each in (units.removal(folder), _removal_of_sidecar(plan, terminal)) if each is not None]
         if not found:
-            raise errors.NothingInstalled(f"nothing of `kumodr install` is in {folder}")
+            raise errors.NothingInstalled(f"nothing of `kumodr install` is in {folder} or beside the plan's project")
         return take_away(found, terminal, do=arguments.apply)
     must_have_vault(plan)
     host = units.Host(folder, program(), arguments.user)
     return put(units.units(plan_file, plan, host, prune=arguments.prune), terminal, do=arguments.apply)
+
+
+def beside(plan_file: Path, plan: Plan, arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Put a sidecar into the plan's compose project."""
+    from kumodr.install.sidecar import sidecar, why_no_image
+
+    site = site_of(plan, terminal)
+    if site is None:
+        raise errors.RuntimeUnknown("the plan's runtime is no compose project, so there is nothing to be beside of")
+    must_have_vault(plan)
+    installation = sidecar(plan_file, plan, site, arguments.image, arguments.user)
+    if plan.components.images is not None:
+        # Before the sidecar begins its base: only one of them stores at a time.
+        store = Command((*program(), "backup", "images", "--plan", str(plan_file)))
+        installation = replace(installation, commands=(store, *installation.commands))
+    reason = why_no_image(arguments.image, site)
+    if reason is not None and arguments.apply:
+        raise reason
+    if reason is not None:
+        terminal.note(f"before it can be started: {reason}")
+    return put(installation, terminal, do=arguments.apply)
+
+
+def site_of(plan: Plan, terminal: Terminal) -> "Site | None":
+    """Return the plan's compose project, None where it has none."""
+    if plan.runtime.kind != "compose":
+        return None
+    from kumodr.install.sidecar import Site
+    from kumodr.runtimes.commands import run as run_command
+    from kumodr.runtimes.compose import ComposeRuntime
+    from kumodr.runtimes.opening import project_of
+
+    project = project_of(plan.runtime)
+    return Site(project, ComposeRuntime(project, say=terminal.note), run_command)
+
+
+def _removal_of_sidecar(plan: Plan, terminal: Terminal) -> Removal | None:
+    site = site_of(plan, terminal)
+    if site is None:
+        return None
+    from kumodr.install.sidecar import removal
+
+    return removal(site)
 
 
 def must_have_vault(plan: Plan) -> None:
@@ -92,12 +147,10 @@ def take_away(removals: list[Removal], terminal: Terminal, *, do: bool) -> int:
         remove(each, terminal.note)
     commands = [command for each in removals for command in (*each.before, *each.after)]
     files = [path for each in removals for path in each.files]
-    notes = [note for each in removals for note in each.notes]
     document = {"applied": do, "files": [str(path) for path in files], "commands": [str(each) for each in commands]}
     lines = [] if do else [f"would remove {path}" for path in files] + _to_run(commands)
-    lines += [f"note: {note}" for note in notes]
     lines.append("done" if do else "nothing was changed; the same command with --apply does it")
-    terminal.result(document | {"notes": notes}, lines)
+    terminal.result(document, lines)
     return errors.DONE
 
 

@@ -15,10 +15,14 @@ _LIMIT = 600.0
 
 @dataclass(frozen=True)
 class Command:
-    """A command, with the folder that it runs in (None: anywhere) and the variables that it needs beside ours."""
+    """A command, with the folder that it runs in (None: anywhere).
+
+    `act` does the same and knows its errors by name; without it the words are run.
+    """
 
     words: tuple[str, ...]
     directory: Path | None = None
+    act: Callable[[], None] | None = None
 
     def __str__(self) -> str:
         text = shlex.join(self.words)
@@ -73,8 +77,9 @@ class Removal:
 
     before: tuple[Command, ...]
     files: tuple[Path, ...]
-    after: tuple[Command, ...]
-    notes: tuple[str, ...] = ()
+    after: tuple[Command, ...] = ()
+    folder: Path | None = None
+    """Goes too where nothing of the operator's is in it."""
 
 
 def remove(removal: Removal, say: Callable[[str], None], runner: Runner = run) -> None:
@@ -87,6 +92,8 @@ def remove(removal: Removal, say: Callable[[str], None], runner: Runner = run) -
             path.unlink(missing_ok=True)
             sync_directory(path.parent)
             say(f"removed {path}")
+        if removal.folder is not None and removal.folder.is_dir() and not any(removal.folder.iterdir()):
+            removal.folder.rmdir()
     except OSError as error:
         raise errors.InstallFailed(f"{error.filename or 'a file'} cannot be removed: {error.strerror}") from error
     _run_all(removal.after, say, runner)
@@ -105,6 +112,9 @@ def _must_be_ours(path: Path, how: Standing) -> None:
 def _run_all(commands: tuple[Command, ...], say: Callable[[str], None], runner: Runner) -> None:
     for command in commands:
         say(f"running {command}")
+        if command.act is not None:
+            command.act()
+            continue
         answer = runner(command.words, limit=_LIMIT, directory=command.directory)
         if answer.code:
             text = " ".join((answer.err or answer.out).decode(errors="replace").split())[-300:]

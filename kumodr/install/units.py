@@ -15,6 +15,7 @@ from pathlib import Path
 from kumodr import errors
 from kumodr.install.installation import Command, Installation, Removal
 from kumodr.install.marked import marked, standing
+from kumodr.install.places import snapshots, written
 from kumodr.plan.model import Plan
 from kumodr.runtimes.opening import services_of
 
@@ -43,7 +44,7 @@ def units(plan_file: Path, plan: Plan, host: Host, *, prune: bool) -> Installati
     """
     if plan.components.spool is None:
         raise errors.SpoolMissing("the plan names no spool, so there is nothing for `kumodr protect` to follow")
-    for path in _written(plan):
+    for path in written(plan):
         reason = _why_not_writable(path, host.user)
         if reason is not None:
             raise errors.InstallUnsafe(reason, remedy="give it to that user (chown -R), or name another with --user")
@@ -162,18 +163,21 @@ WantedBy=timers.target
 
 def _rights(plan: Plan, host: Host) -> str:
     """Return what a service may do: read what is live, write state and vault, talk to the network."""
-    state, *local_vault = _written(plan)
+    state, *local_vault = written(plan)
     inside = [path for path in (*_live(plan), *local_vault) if any(path.is_relative_to(each) for each in _TEMPORARY)]
     # A folder of its own instead of /tmp would hide what lies there.
     temporary = "PrivateTmp=no\nReadWritePaths=/tmp /var/tmp" if inside else "PrivateTmp=yes"
-    user = f"User={host.user}\nAmbientCapabilities=CAP_DAC_READ_SEARCH\n" if host.user else ""
-    return f"""{user}CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+    of_prometheus = snapshots(plan)
+    rights = "CAP_DAC_READ_SEARCH" + (" CAP_DAC_OVERRIDE" if of_prometheus else "")
+    also = [*local_vault, *([of_prometheus] if of_prometheus else [])]
+    user = f"User={host.user}\nAmbientCapabilities={rights}\n" if host.user else ""
+    return f"""{user}CapabilityBoundingSet={rights}
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
 {temporary}
 ReadOnlyPaths={_paths(_live(plan)[:-1], "-")}
-ReadWritePaths={_paths([state])}{" " + _paths(local_vault, "-") if local_vault else ""}
+ReadWritePaths={" ".join([_paths([state]), _paths(also, "-")]).strip()}
 PrivateDevices=yes
 ProtectClock=yes
 ProtectControlGroups=yes
@@ -203,11 +207,6 @@ def _live(plan: Plan) -> list[Path]:
     found = [spool.meta, spool.data] if spool else []
     found += logs.directories if logs else ()
     return [Path(each) for each in (*dict.fromkeys(found), plan.state)]
-
-
-def _written(plan: Plan) -> list[Path]:
-    """Return the folders that the services write to: the state, and a vault that is a folder."""
-    return [Path(plan.state), *([] if "://" in plan.vault.url else [Path(plan.vault.url)])]
 
 
 def _why_not_writable(path: Path, user: str | None) -> str | None:

@@ -1,23 +1,18 @@
-"""Number, seal and sign the segments of one epoch, and repeat runs of them: a minute as one roll-up, an hour as one.
+"""Number, seal and sign the segments of one epoch, and repeat a minute of them as one roll-up.
 
 A roll-up is what makes a day of stream quick to restore: of a thousand and more segments it keeps what stayed. It is
 extra: everything in it is in the segments too, and a state is never waited for on its account.
-
-The roll-up of an hour is made of what was in those of its minutes, and held in plain form until then, because this host
-has no key that opens them. So it is bounded: where the minutes would pass `LARGEST_LONG`, those that fit are one. A
-site so busy that only a few would fit has none: its minutes are large objects already, and holding them costs memory.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from kumodr.protect.coalesced import Coalesced
 from kumodr.protect.shipper import Shipment
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.open import Vault
-from kumodr.vault.segment import Content, Draft, sealed
+from kumodr.vault.segment import Content, Draft, LogPiece, sealed
 
 ROLLUP_SPAN = timedelta(seconds=60)
 _ROLLUP_BYTES = 12 << 20
@@ -26,22 +21,31 @@ _LARGEST_ROLLUP = 16 << 20
 _ROLLUP_WORTH = 8
 """A roll-up of fewer segments is not worth what it costs to send their content twice."""
 
-LONG_SPAN = timedelta(hours=1)
-LARGEST_LONG = 32 << 20
-"""Bytes of memory; as much again is taken for a moment when it is sealed."""
-_LONG_WORTH = 4
-"""A long roll-up of fewer minutes is not worth it."""
-
 
 @dataclass
-class _Long:
-    """Minutes on their way to be one roll-up, up to number `last`."""
+class _Held:
+    """The segments since the last roll-up, coalesced."""
 
-    held: Coalesced
-    minutes: int
-    last: int
-    hash: str | None
-    taken: datetime
+    first: int
+    previous: str | None
+    begun: datetime
+    meta: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+    data: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+    logs: dict[str, list[LogPiece]] = field(default_factory=dict[str, list[LogPiece]])
+    count: int = 0
+    size: int = 0
+
+    def add(self, content: Content) -> None:
+        """Take a segment's content in: the last operation on a key is what stays of it."""
+        for kept, changes in ((self.meta, content.meta), (self.data, content.data)):
+            for key, value in changes.items():
+                before = kept.get(key)
+                self.size += len(value or b"") - len(before or b"")
+                kept[key] = value
+        for piece in content.logs:
+            self.logs.setdefault(piece.path, []).append(piece)
+            self.size += len(piece.data)
+        self.count += 1
 
 
 class SegmentWriter:
@@ -51,8 +55,7 @@ class SegmentWriter:
         self._vault = vault
         self._key = key
         self._recipients = vault.public_keys()
-        self._held: Coalesced | None = None
-        self._long: _Long | None = None
+        self._held: _Held | None = None
         self.epoch = epoch
         self.next = following
         self.previous = previous
@@ -79,50 +82,57 @@ class SegmentWriter:
             facts=facts,
         )
 
-    def rollups(self, taken: datetime) -> list[Shipment]:
-        """Given the time of the last segment, which was not partial, return the roll-ups that are due."""
+    def rollup(self, taken: datetime) -> Shipment | None:
+        """Given the time of the last segment, which was not partial, return a roll-up where one is due."""
         held = self._held
         if held is None or (taken - held.begun < ROLLUP_SPAN and held.size < _ROLLUP_BYTES):
-            return []
+            return None
         self._held = None
-        minute = _Long(held, 1, self.next - 1, self.previous, taken)
-        found = [self._rolled(minute)] if held.count >= _ROLLUP_WORTH else []
-        long = self._long
-        if long is not None and (held.first != long.last + 1 or long.held.memory + held.memory > LARGEST_LONG):
-            found += self._end_long(long)
-            long = None
-        if long is not None:
-            long.held.add(held.content(), held.count)
-            self._long = replace(minute, held=long.held, minutes=long.minutes + 1)
-        elif held.memory <= LARGEST_LONG // _LONG_WORTH:
-            self._long = minute
-        if self._long is not None and taken - self._long.held.begun >= LONG_SPAN:
-            found += self._end_long(self._long)
-        return found
-
-    def _end_long(self, long: _Long) -> list[Shipment]:
-        self._long = None
-        return [self._rolled(long)] if long.minutes >= _LONG_WORTH else []
-
-    def _rolled(self, run: _Long) -> Shipment:
-        held = run.held
-        facts = {"rollup": held.count}
-        draft = Draft(self.epoch, held.first, run.last, run.taken, held.previous, facts=facts, hash=run.hash)
-        done = sealed(draft, held.content(), self._key, self._vault.id, self._recipients)
+        if held.count < _ROLLUP_WORTH:
+            return None
+        logs = tuple(_joined(pieces) for pieces in held.logs.values())
+        draft = Draft(
+            self.epoch,
+            held.first,
+            self.next - 1,
+            taken,
+            held.previous,
+            facts={"rollup": held.count},
+            hash=self.previous,
+        )
+        content = Content(held.meta, held.data, tuple(piece for each in logs for piece in each))
+        done = sealed(draft, content, self._key, self._vault.id, self._recipients)
         return Shipment(
             name=done.name,
             epoch=self.epoch,
-            number=run.last,
+            number=self.next - 1,
             size=done.size,
             hash=done.hash,
-            taken=run.taken,
+            taken=taken,
             pieces=done.pieces,
             rollup=True,
         )
 
     def _hold(self, content: Content, number: int, taken: datetime) -> None:
         if self._held is None:
-            self._held = Coalesced(number, self.previous, taken)
+            self._held = _Held(number, self.previous, taken)
         self._held.add(content)
         if self._held.size > _LARGEST_ROLLUP:
             self._held = None
+
+
+def _joined(pieces: list[LogPiece]) -> list[LogPiece]:
+    """Return the pieces of one log with those that touch made one."""
+    found: list[LogPiece] = []
+    run: list[LogPiece] = []
+    for piece in pieces:
+        if run and run[-1].offset + len(run[-1].data) != piece.offset:
+            found.append(_one(run))
+            run = []
+        run.append(piece)
+    return [*found, _one(run)]
+
+
+def _one(run: list[LogPiece]) -> LogPiece:
+    last = run[-1]
+    return LogPiece(last.path, run[0].offset, b"".join(each.data for each in run), last.mode, last.mtime_ns)

@@ -195,9 +195,9 @@ class Stream:
             self._offer(writer.seal(content, taken, partial=piece.partial, facts=piece.counts(), after=after))
             shipped = True
         if shipped:
-            for rollup in writer.rollups(taken):
-                if self._backlog.size == 0:
-                    self._shipper.offer(rollup)
+            rollup = writer.rollup(taken)
+            if rollup is not None and self._backlog.size == 0:
+                self._shipper.offer(rollup)
         elif self._joined and not self._shipper.waiting():
             self._board.update(recoverable_until=text_of_time(min(taken, self._clock())))
         self._behind = source.behind()

@@ -1,33 +1,49 @@
 """Write changes of a stream into one half of a restored spool, of either kind, and read back what is there."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kumodr import errors
-from kumodr.recover.journal import part_of
 from kumodr.recover.written import Written
 from kumodr.spool.identifier import LENGTH
 from kumodr.spool.kind import kind_of
 from kumodr.spool.localdisk import MessageFile, path_of, read_message, walk
 from kumodr.spool.writer import close_database, open_database
-from kumodr.vault.packed import Changes
+from kumodr.vault.segment import Changes
 
 if TYPE_CHECKING:
     from rocksdict import Rdict, WriteBatch
 
 _READ_AHEAD = 4 << 20
+_SMALL_BUFFER_UNTIL = 512 << 20
+_LARGE_BUFFER = 256 << 20
 _MOST_FLAT_TABLES = 14
 """More tables than this in the first level, and KumoMTA would soon slow writes down: RocksDB does so at 20."""
+
+Entry = tuple[bytes, Callable[[], bytes]]
+"""A key, and what reads its value."""
 
 
 class Half(Protocol):
     """One half, open for changes."""
 
+    def put(self, changes: Changes) -> None:
+        """Given changes, write the puts among them."""
+        ...
+
     def apply(self, changes: Changes) -> None:
         """Given changes, write puts and deletes, durable when this returns. Doing it again changes nothing."""
+        ...
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """Given keys that are there, remove them."""
+        ...
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every key in ascending order; those already yielded may be deleted meanwhile. Raise SpoolDamaged."""
         ...
 
     def finish(self) -> None:
@@ -48,13 +64,29 @@ def open_half_of_copy(half: Path, logs: Path, *, living: bool = False) -> Half:
 
 
 class RocksHalf:
-    """A RocksDB half."""
+    """A RocksDB half, written without its write-ahead log and flushed at the end, but for `apply`."""
 
     def __init__(self, half: Path, logs: Path, *, living: bool) -> None:
         self._half = half
         self._logs = logs
+        self._written = 0
+        self._large = False
         self._open = True
         self._database: Rdict = open_database(half, logs, compact=living)
+
+    def put(self, changes: Changes) -> None:
+        """See Half."""
+        from rocksdict import WriteBatch
+
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes.items():
+            if value is not None:
+                batch.put(key, value)
+        self._written += batch.size_in_bytes()
+        if not self._large and self._written > _SMALL_BUFFER_UNTIL:
+            self._database.set_options({"write_buffer_size": str(_LARGE_BUFFER)})
+            self._large = True
+        self._write(batch, durable=False)
 
     def apply(self, changes: Changes) -> None:
         """See Half. A delete is written only where there is something to delete."""
@@ -67,12 +99,21 @@ class RocksHalf:
             elif self._database.get(key) is not None:
                 batch.delete(key)
         if not batch.is_empty():
-            self._write(batch)
+            self._write(batch, durable=True)
 
-    def ingest(self, tables: Sequence[str]) -> None:
-        """Given tables that are not under each other, take them in, on top of all; the files move. Raise DiskFull."""
-        if tables:
-            take_in(self._database, tables, self._half)
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """See Half."""
+        from rocksdict import WriteBatch
+
+        batch = WriteBatch(raw_mode=True)
+        for key in keys:
+            batch.delete(key)
+        if not batch.is_empty():
+            self._write(batch, durable=False)
+
+    def entries(self) -> Iterator[Entry]:
+        """See Half. The iterator is of one moment: changes made meanwhile are not in it."""
+        return entries_of(self._database, self._half)
 
     def finish(self) -> None:
         """See Half. Where the stream left many tables on top of each other, they are brought into order."""
@@ -90,30 +131,16 @@ class RocksHalf:
             self._open = False
             close_database(self._database, self._half, self._logs)
 
-    def _write(self, batch: "WriteBatch") -> None:
+    def _write(self, batch: "WriteBatch", *, durable: bool) -> None:
         from rocksdict import WriteOptions
 
         options = WriteOptions()
-        options.sync = True
+        options.disable_wal = not durable  # pyright: ignore[reportAttributeAccessIssue] — its stub is wrong
+        options.sync = durable
         try:
             self._database.write(batch, options)
         except Exception as error:  # the binding raises nothing more special
             raise errors.DiskFull(f"{self._half} cannot be written: {' '.join(str(error).split())[:400]}") from error
-
-
-def take_in(database: "Rdict", tables: Sequence[str], half: Path) -> None:
-    """Given an open database and tables that are not under each other, take them in, on top of all; the files move.
-
-    Raise DiskFull.
-    """
-    from rocksdict import IngestExternalFileOptions
-
-    options = IngestExternalFileOptions()
-    options.set_move_files(True)
-    try:
-        database.ingest_external_file(list(tables), options)
-    except Exception as error:  # the binding raises nothing more special
-        raise errors.DiskFull(f"{half} cannot be written: {' '.join(str(error).split())[:400]}") from error
 
 
 def opened_to_read(half: Path, logs: Path) -> "Rdict":
@@ -131,20 +158,10 @@ def opened_to_read(half: Path, logs: Path) -> "Rdict":
         raise errors.SpoolDamaged(f"RocksDB does not open {half}: {' '.join(str(error).split())[:400]}") from error
 
 
-def keys_of(half: Path, logs: Path, first: bytes = b"", behind: bytes | None = None) -> Generator[bytes, None, None]:
-    """Given a half that nothing has open, yield every key from `first` to before `behind`, in ascending order; those
-    already yielded may be changed meanwhile. Close it. `logs` is a directory to make for the engine.
-
-    Raise SpoolDamaged, SpoolUnreadable.
-    """
-    if kind_of(half) != "rocksdb":
-        for found in walk(half):
-            if isinstance(found, MessageFile) and first <= found.key and (behind is None or found.key < behind):
-                yield found.key
-        return
+def entries_of(database: "Rdict", half: Path, first: bytes = b"", behind: bytes | None = None) -> Iterator[Entry]:
+    """Given an open database, yield every key from `first` to before `behind`, as of now. Raise SpoolDamaged."""
     from rocksdict import ReadOptions
 
-    database = opened_to_read(half, logs)
     options = ReadOptions()
     options.set_readahead_size(_READ_AHEAD)
     options.fill_cache(False)  # pyright: ignore[reportCallIssue] — its stub is wrong
@@ -157,36 +174,13 @@ def keys_of(half: Path, logs: Path, first: bytes = b"", behind: bytes | None = N
         else:
             iterator.seek_to_first()
         while iterator.valid():
-            yield iterator.key()
+            yield iterator.key(), iterator.value
             iterator.next()
         iterator.status()
     except errors.KumodrError:
         raise
     except Exception as error:  # the binding raises nothing more special
         raise errors.SpoolDamaged(f"{half} cannot be read: {' '.join(str(error).split())[:400]}") from error
-    finally:
-        database.close()
-
-
-class PartsOf:
-    """Keys in ascending order, taken part by part."""
-
-    def __init__(self, keys: Iterator[bytes]) -> None:
-        self._keys = keys
-        self._next = next(keys, None)
-
-    def of_part(self, part: int) -> frozenset[bytes]:
-        """Given a part, behind the one asked for last, return the keys that are in it."""
-        if self._next is None or part_of(self._next) != part:
-            return frozenset()
-        found = [self._next]
-        self._next = None
-        for key in self._keys:
-            if part_of(key) != part:
-                self._next = key
-                break
-            found.append(key)
-        return frozenset(found)
 
 
 class LocalHalf:
@@ -196,30 +190,31 @@ class LocalHalf:
         self._half = half
         self._written = Written(half)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Given a key and its value, write its file, durable with `finish`."""
-        self._written.replace(self._path(key), value, 0o600)
-
-    def apply(self, changes: Changes) -> None:
+    def put(self, changes: Changes) -> None:
         """See Half."""
         for key, value in changes.items():
             if value is not None:
-                self.put(key, value)
+                self._written.replace(self._path(key), value, 0o600)
+
+    def apply(self, changes: Changes) -> None:
+        """See Half."""
+        self.put(changes)
         self.delete(key for key, value in changes.items() if value is None)
         self._written.sync()
 
     def delete(self, keys: Iterable[bytes]) -> None:
-        """Given keys, remove those that are there. The directories stay, as KumoMTA leaves them."""
+        """See Half. The directories stay, as KumoMTA leaves them."""
         for key in keys:
             path = self._path(key)
             with suppress(FileNotFoundError):
                 os.unlink(self._half / path)
                 self._written.changed(path)
 
-    def get(self, key: bytes) -> bytes | None:
-        """Given a key, return what its file holds, None where it is not there."""
-        message = read_message(self._half, self._path(key))
-        return None if message is None else message[0]
+    def entries(self) -> Iterator[Entry]:
+        """See Half."""
+        for found in walk(self._half):
+            if isinstance(found, MessageFile):
+                yield found.key, lambda path=found.path: self._read(path)
 
     def finish(self) -> None:
         """See Half."""
@@ -232,3 +227,9 @@ class LocalHalf:
         if len(key) != LENGTH:
             raise errors.ObjectDamaged(f"the stream holds the key {key.hex()[:80]}, which no LocalDisk spool can have")
         return path_of(key)
+
+    def _read(self, path: str) -> bytes:
+        message = read_message(self._half, path)
+        if message is None:
+            raise errors.SpoolDamaged(f"{self._half}/{path} is gone")
+        return message[0]

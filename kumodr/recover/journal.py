@@ -1,193 +1,156 @@
-"""What a stream did to one half of a spool, on disk: the last put or delete of each key can be read back by parts.
+"""What a stream did to one half of a spool, by key, on disk: the last put or delete of each, in bounded memory.
 
-Changes are noted in the order in which they are applied, in 256 parts by the first byte of the key: each is a range of
-keys, in the order in which both kinds of spool are read. Only one part is held at a time when they are read, so memory
-is that of a part, whatever the length of the stream; and a value that a later change made void is never written to the
-spool. Deletes, of which a busy site has ten for each message that stays, are noted as they come, many at a time.
-
-A part is pieces, one behind the other: kind, count, size and checksum, and then ids that are gone, or sizes, ids and
-values of puts, or sizes, key and value of one other change.
+Changes are noted in the order in which they are applied, in 64 parts by the first bits of the key: each is a range of
+keys, in the order in which both kinds of spool are read. The last words of one part are held at a time. Deletes, of
+which a busy site has a hundred for each message that stays, are never looked at one by one.
 """
 
 import os
 import struct
-from array import array
-from collections.abc import Mapping, Sequence, Set
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 
 from kumodr import errors
-from kumodr.vault.packed import DELETED, ID, Changes, PackedChanges, runs
+from kumodr.spool.identifier import LENGTH
+from kumodr.vault.segment import PackedChanges
 
-PARTS = 256
-_PIECE = struct.Struct("=IIQI")
-_SIZES = struct.Struct("=II")
-_GONE, _PUTS, _OTHER = range(3)
-_BUFFERED = 8 << 20
+PARTS = 64
+_SHIFT = 2
+_PUT = struct.Struct(f"<{LENGTH}sII")
+_WORD = struct.Struct(f"{LENGTH}s8s")
+GONE = b"\xff" * 8
+"""The word for a key whose last change was a delete: this very object. A put's is checksum and size, another object."""
 
-Place = tuple[int, int]
-"""Where the value of a put lies in its part's bytes, and its size."""
+_BUFFERED = 16 << 20
+_MOST_ODD = 10_000
+
+
+def word_of(value: bytes) -> bytes:
+    """Given a value, return its word: CRC-32C and size."""
+    return struct.pack("<II", google_crc32c.value(value), len(value))
 
 
 def part_of(key: bytes) -> int:
-    """Given a key, return the number of its part."""
-    return key[0] if key else 0
+    """Given an id's bytes, return the number of its part."""
+    return key[0] >> _SHIFT
 
 
 def range_of(parts: range) -> tuple[bytes, bytes | None]:
     """Given parts, return the first key that may be in them, and the first behind them, None at the end."""
-    return bytes([parts[0]]) if parts[0] else b"", bytes([parts[-1] + 1]) if parts[-1] + 1 < PARTS else None
+    return (
+        bytes([parts[0] << _SHIFT]) if parts[0] else b"",
+        bytes([(parts[-1] + 1) << _SHIFT]) if parts[-1] + 1 < PARTS else None,
+    )
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What a stream did last to each key of a part: `puts` say where the value is in `held`, `gone` are the deletes."""
+class Words:
+    """What a journal holds, to be read, also by another process. `places` are by part: kind, offset and length.
 
-    held: bytes
-    puts: Mapping[bytes, Place]
-    gone: Set[bytes]
-
-    def value(self, place: Place) -> bytes:
-        """Given a place, return the value."""
-        at, size = place
-        return self.held[at : at + size]
-
-
-@dataclass(frozen=True)
-class Noted:
-    """What a journal holds, to be read, also by another process. `places` are by part: offset, length, offset, …."""
+    `odd` are the words of keys that are no ids (not 16 bytes); KumoMTA makes none.
+    """
 
     path: Path
-    places: Sequence[Sequence[int]]
+    places: Sequence[Sequence[Sequence[int]]]
+    odd: Mapping[bytes, bytes]
 
-    def size(self, part: int) -> int:
-        """Given a part's number, return its bytes."""
-        return sum(self.places[part][1::2])
-
-    def of_part(self, part: int) -> Changed:
-        """Given a part's number, return the last change of each of its keys."""
-        spans = self.places[part]
+    def of_part(self, part: int) -> dict[bytes, bytes]:
+        """Given a part's number, return the last word for each of its keys."""
+        found: dict[bytes, bytes] = {}
         with self.path.open("rb") as file:
-            pieces = [os.pread(file.fileno(), spans[each + 1], spans[each]) for each in range(0, len(spans), 2)]
-        held = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        del pieces
-        puts: dict[bytes, Place] = {}
-        gone: set[bytes] = set()
-        at = 0
-        while at < len(held):
-            kind, count, size, checksum = _PIECE.unpack_from(held, at)
-            at += _PIECE.size
-            if google_crc32c.value(held[at : at + size]) != checksum:
-                raise errors.ComponentDamaged("spool: the disk gave back other changes than were noted there")
-            if kind == _GONE:
-                _delete(struct.unpack_from(f"{ID}s" * count, held, at), puts, gone)
-            elif kind == _PUTS:
-                sizes = array("I", held[at : at + 4 * count])
-                keys = struct.unpack_from(f"{ID}s" * count, held, at + 4 * count)
-                starts = accumulate(sizes, initial=at + (4 + ID) * count)
-                puts.update(zip(keys, zip(starts, sizes, strict=False), strict=True))
-                gone.difference_update(keys)
-            else:
-                key_size, value_size = _SIZES.unpack_from(held, at)
-                value_at = at + _SIZES.size + key_size
-                key = held[at + _SIZES.size : value_at]
-                if value_size == DELETED:
-                    _delete((key,), puts, gone)
+            for is_gone, offset, length in self.places[part]:
+                piece = os.pread(file.fileno(), length, offset)
+                if is_gone:
+                    found.update(dict.fromkeys(struct.unpack(f"{LENGTH}s" * (length // LENGTH), piece), GONE))
                 else:
-                    puts[key] = value_at, value_size
-                    gone.discard(key)
-            at += size
-        return Changed(held, puts, gone)
+                    found.update(_pairs(piece))
+        return found
 
-    def document(self) -> list[list[int]]:
+    def document(self) -> dict[str, Any]:
         """Return it as JSON values, but for the path."""
-        return [list(each) for each in self.places]
+        odd = [[key.hex(), None if word is GONE else word.hex()] for key, word in self.odd.items()]
+        return {"places": self.places, "odd": odd}
 
 
-def noted_of(document: Sequence[Sequence[int]], path: Path) -> Noted:
-    """Given what `Noted.document` gave and where the file is, return it."""
-    return Noted(path, document)
-
-
-def _delete(keys: Sequence[bytes], puts: dict[bytes, Place], gone: set[bytes]) -> None:
-    for key in puts.keys() & keys if puts else ():
-        del puts[key]
-    gone.update(keys)
+def words_of(document: Mapping[str, Any], path: Path) -> Words:
+    """Given what `Words.document` gave and where the file is, return the words."""
+    odd = {bytes.fromhex(key): GONE if word is None else bytes.fromhex(word) for key, word in document["odd"]}
+    return Words(path, document["places"], odd)
 
 
 class Journal:
     """The changes of one half, while they are noted. Close it after use."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
         self._path = path
-        self._parts: list[list[bytes]] = [[] for _ in range(PARTS)]
-        self._places = [array("Q") for _ in range(PARTS)]
+        self._parts: list[list[tuple[bool, bytes]]] = [[] for _ in range(PARTS)]
+        self._places: list[list[tuple[bool, int, int]]] = [[] for _ in range(PARTS)]
         self._at = 0
         self._buffered = 0
-        self.count = 0
+        self._odd: dict[bytes, bytes] = {}
+        self.size = 0
         """How many changes were noted."""
 
     def note(self, changes: PackedChanges) -> None:
-        """Given changes that go on top of all before, keep them."""
-        gone = changes.gone
-        for part, at, end in runs(gone[::ID]):
-            self._add(part, _GONE, end - at, [gone[at * ID : end * ID]])
-        if changes.are_plain:
-            self._note_puts(changes)
-        else:
-            self._note_others(changes.others())
-        self.count += changes.count
+        """Given changes that go on top of all before, keep their words."""
+        gone, at = changes.gone, 0
+        ids = range(len(gone) // LENGTH)
+        for part in range(PARTS) if gone else ():
+            end = LENGTH * bisect_left(ids, part + 1, key=lambda place: gone[place * LENGTH] >> _SHIFT)
+            if end > at:
+                self._parts[part].append((True, gone[at:end]))
+                at = end
+        puts: dict[int, bytearray] = {}
+        pack, checksum = _PUT.pack, google_crc32c.value
+        for key, value in changes.others.items():
+            if len(key) != LENGTH:
+                self._note_odd(key, value)
+            elif value is not None:
+                puts.setdefault(key[0] >> _SHIFT, bytearray()).extend(pack(key, checksum(value), len(value)))
+        for part, words in puts.items():
+            self._parts[part].append((False, bytes(words)))
+        self.size += len(ids) + len(changes.others)
+        self._buffered += len(gone) + len(changes.others) * _PUT.size
         if self._buffered > _BUFFERED:
             self._write()
 
-    def _note_puts(self, changes: PackedChanges) -> None:
-        keys, values, ends = changes.keys, changes.values, [0, *changes.ends()]
-        sizes = array("I", changes.sizes[1::2])
-        for part, at, end in runs(keys[::ID]):
-            pieces = [sizes[at:end].tobytes(), keys[at * ID : end * ID], bytes(values[ends[at] : ends[end]])]
-            self._add(part, _PUTS, end - at, pieces)
-
-    def _note_others(self, changes: Changes) -> None:
-        """Keys that are no ids, and puts out of order: neither is made by KumoMTA or by this version."""
-        for key, value in changes.items():
-            sizes = array("I", (len(key), DELETED if value is None else len(value)))
-            self._add(part_of(key), _OTHER, 1, [sizes.tobytes(), key, value or b""])
-
-    def _add(self, part: int, kind: int, count: int, pieces: Sequence[bytes]) -> None:
-        size, checksum = 0, 0
-        for piece in pieces:
-            size += len(piece)
-            checksum = google_crc32c.extend(checksum, piece)
-        self._parts[part] += (_PIECE.pack(kind, count, size, checksum), *pieces)
-        self._buffered += _PIECE.size + size
-
-    def noted(self) -> Noted:
+    def words(self) -> Words:
         """Return what was noted so far."""
         self._write()
-        return Noted(self._path, self._places)
+        return Words(self._path, self._places, self._odd)
 
     def close(self) -> None:
         """Take the file away."""
-        os.close(self._descriptor)
+        self._file.close()
         self._path.unlink(missing_ok=True)
 
+    def _note_odd(self, key: bytes, value: bytes | None) -> None:
+        if len(self._odd) >= _MOST_ODD:
+            raise errors.ObjectDamaged("the stream holds more than 10,000 keys that are no ids")
+        self._odd[key] = GONE if value is None else word_of(value)
+
     def _write(self) -> None:
+        """Write what is buffered, neighbours of one kind as one piece: fewer pieces are read back."""
         for number, pieces in enumerate(self._parts):
-            if not pieces:
-                continue
-            data = b"".join(pieces)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
             places = self._places[number]
-            if places and places[-2] + places[-1] == self._at:
-                places[-1] += len(data)
-            else:
-                places.extend((self._at, len(data)))
-            self._at += len(data)
+            for is_gone, piece in pieces:
+                self._file.write(piece)
+                last = places[-1] if places else None
+                if last is not None and last[0] == is_gone and last[1] + last[2] == self._at:
+                    places[-1] = (is_gone, last[1], last[2] + len(piece))
+                else:
+                    places.append((is_gone, self._at, len(piece)))
+                self._at += len(piece)
             pieces.clear()
+        self._file.flush()
         self._buffered = 0
+
+
+def _pairs(piece: bytes) -> Mapping[bytes, bytes]:
+    return dict(_WORD.iter_unpack(piece))  # pyright: ignore[reportCallIssue, reportArgumentType] — always two fields

@@ -5,8 +5,7 @@ Each step may be repeated. From the first on nothing more of the stream is appli
 
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from struct import iter_unpack
@@ -20,8 +19,8 @@ from kumodr.ledger.evidence import DESCRIPTION, FINISHED_IDS, finished_keys
 from kumodr.ledger.evidence import FOLDER as EVIDENCE
 from kumodr.recover import standbyfile
 from kumodr.recover.evidence import FinishedIds, write_evidence
-from kumodr.recover.halves import PartsOf, keys_of, open_half_of_copy
-from kumodr.recover.journal import PARTS, Journal, Noted
+from kumodr.recover.halves import open_half_of_copy
+from kumodr.recover.journal import PARTS, Journal, Words, part_of
 from kumodr.recover.restore import Vetter
 from kumodr.recover.standby import FINISHED_LOG, until
 from kumodr.recover.standbyfile import FOLDER
@@ -29,7 +28,7 @@ from kumodr.recover.standbyfile import Progress as Standing
 from kumodr.recover.target import MARKER
 from kumodr.spool.identifier import LENGTH
 from kumodr.vault.fetch import written_to
-from kumodr.vault.packed import PackedChanges
+from kumodr.vault.segment import PackedChanges
 
 
 def promote(target: Path, vetters: Mapping[str, Vetter], clock: Clock) -> tuple[Standing, dict[str, Verdict]]:
@@ -82,27 +81,33 @@ def write_finished(place: Path) -> None:
     """Given a state directory, write the ids that the stream deleted, and that are not there again, each once."""
     journal = Journal(place / "finished.journal")
     try:
-        half, engine = place / "spool" / "meta", place / "meta.engine"
-        open_half_of_copy(half, engine).finish()
-        with closing(keys_of(half, engine)) as keys:
+        half = open_half_of_copy(place / "spool" / "meta", place / "meta.engine")
+        try:
             log = place / FINISHED_LOG
             if log.exists():
                 with log.open("r+b") as file:
                     file.truncate(file.seek(0, 2) // LENGTH * LENGTH)
             for piece in finished_keys(log) if log.exists() else ():
-                journal.note(PackedChanges(b"".join(sorted(each for (each,) in iter_unpack("16s", piece)))))
+                journal.note(PackedChanges(b"".join(sorted(each for (each,) in iter_unpack("16s", piece))), {}))
             with FinishedIds(place) as finished:
-                absent(journal.noted(), PartsOf(keys), finished.add)
-        shutil.rmtree(engine, ignore_errors=True)
-        (half / "rocksdict-config.json").unlink(missing_ok=True)
+                absent(journal.words(), (key for key, _ in half.entries()), finished.add)
+            half.finish()
+        finally:
+            half.close()
     finally:
         journal.close()
 
 
-def absent(noted: Noted, there: PartsOf, add: Any) -> None:
-    """Given what was deleted and the keys that are there, tell `add` those that are not there."""
+def absent(noted: Words, keys: Iterable[bytes], add: Any) -> None:
+    """Given what was deleted and the keys that are there, in order, tell `add` those that are not there."""
+    following = iter(keys)
+    key = next(following, None)
     for part in range(PARTS):
-        add(noted.of_part(part).gone - there.of_part(part))
+        words = noted.of_part(part)
+        while key is not None and (len(key) != LENGTH or part_of(key) <= part):
+            words.pop(key, None)
+            key = next(following, None)
+        add(words)
 
 
 def stream_document(standing: Standing) -> dict[str, Any] | None:

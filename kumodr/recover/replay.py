@@ -1,8 +1,8 @@
 """Put the stream on top of a base that was just fetched, and prove that the result is what the stream says.
 
-First the whole stream is read and noted on disk by ranges of keys (`journal.py`); then what stayed of it is written,
-range by range, and read back (`settle.py`). So memory does not grow with the stream, what came and went leaves nothing
-in the spool, and the counts that the examination of the whole must find are exact.
+The puts are written as they come. What the stream deleted is taken out at the end, in one pass over all keys, because
+most of it was never in the base: ten million deletes of nothing would cost more than all the mail. The same pass
+compares every value that the stream put last with its checksum, and so knows exactly how many messages must be there.
 """
 
 from contextlib import ExitStack
@@ -14,15 +14,17 @@ from kumodr import errors
 from kumodr.clock import text_of_time
 from kumodr.recover.choose import StreamChoice
 from kumodr.recover.evidence import FinishedIds
+from kumodr.recover.halves import Half, RocksHalf, open_half_of_copy
 from kumodr.recover.journal import Journal
 from kumodr.recover.logpieces import LogPieces
-from kumodr.recover.settle import HALVES, Settled, settle
-from kumodr.source import Facts, Progress
+from kumodr.recover.settle import settle_all
+from kumodr.source import Progress
 from kumodr.vault.keys import Identities
-from kumodr.vault.memory import give_back_freed_memory
 from kumodr.vault.open import Vault
 from kumodr.vault.segment import Head
 from kumodr.vault.streamread import Reading
+
+_HALVES = ("meta", "data")
 
 
 @dataclass
@@ -76,17 +78,28 @@ def replay(
     applied = Applied(extent.epoch, extent.first, last=extent.first - 1, sound=extent.first - 1)
     reading = Reading(vault, stream.listing, extent.first, extent.last, stream.trust, identities)
     done = 0
+
+    def open_half(name: str) -> Half:
+        return open_half_of_copy(root / "spool" / name, root / f"{name}.engine")
+
     with ExitStack() as held:
-        journals: dict[str, Journal] = {}
-        for name in HALVES if (root / "spool").is_dir() else ():
-            journals[name] = Journal(root / f"{name}.journal")
-            held.callback(journals[name].close)
+        halves: dict[str, tuple[Half, Journal]] = {}
+        for name in _HALVES if (root / "spool").is_dir() else ():
+            journal = Journal(root / f"{name}.journal")
+            held.callback(journal.close)
+            half = open_half(name)
+            halves[name] = (half, journal)
+            held.callback(half.close)
+            if name == "meta":
+                _refuse_other_base(half, stream)
         logs = LogPieces(root / "logs") if (root / "logs").is_dir() else None
-        applied.on = (*(["spool"] if journals else []), *(["logs"] if logs is not None else []))
+        applied.on = (*(["spool"] if halves else []), *(["logs"] if logs is not None else []))
         for segment in reading:
             for name, changes in (("meta", segment.content.meta), ("data", segment.content.data)):
-                if name in journals:
-                    journals[name].note(changes)
+                if name in halves:
+                    half, journal = halves[name]
+                    half.put(changes.others)
+                    journal.note(changes)
             if logs is not None:
                 logs.apply(segment.content.logs)
             applied.head, applied.last = segment.head, segment.head.last
@@ -94,37 +107,29 @@ def replay(
             applied.segments += not segment.head.is_rollup
             applied.rollups += segment.head.is_rollup
             done += segment.head.plain_size
-            progress(f"reading the stream up to {segment.head.taken:%H:%M:%S} UTC", done, 0)
+            progress(f"applying the stream up to {segment.head.taken:%H:%M:%S} UTC", done, 0)
         applied.problems = tuple(reading.problems)
         if applied.sound != applied.last:
             return applied
         if logs is not None:
             logs.sync()
             applied.new_logs, applied.grown_logs, applied.notes = logs.new, logs.grown, logs.problems
-        if journals:
-            give_back_freed_memory()
-            progress("putting the stream on top of the base", done, 0)
-            section = stream.base.section("spool")
-            facts = section.facts if section else {}
+        if halves:
             with FinishedIds(root) as finished:
-                settled = settle(root, journals, finished, alike=_are_alike(facts))
-            _refuse_other_base(facts, settled)
-            applied.counts = {"messages": settled.messages, "bodies": settled.bodies}
-            applied.finished = settled.finished
+                settled = settle_all(halves, open_half, root, finished.add)
+            applied.counts = {"messages": settled["meta"].count, "bodies": settled["data"].count}
+            applied.finished = settled["meta"].gone
     return applied
 
 
-def _are_alike(facts: Facts) -> bool:
-    """Given what was counted when a base was stored, return whether both halves held the same messages."""
-    return facts.get("without_body") == 0 and facts.get("without_meta") == 0
+def _refuse_other_base(meta: Half, stream: StreamChoice) -> None:
+    """Given the fetched metadata, raise ComponentDamaged where it is not as many as were stored.
 
-
-def _refuse_other_base(facts: Facts, settled: Settled) -> None:
-    """Raise ComponentDamaged where the fetched metadata were not as many as were stored.
-
-    Of a database only the files were compared already, not what it makes of them. Where the bodies are others, vetting
-    the whole shows it.
+    Of a LocalDisk half every file was compared already; of a database only its files were, not what it makes of them.
     """
-    stored = facts.get("messages")
-    if isinstance(stored, int) and settled.base != stored:
-        raise errors.ComponentDamaged(f"spool: the base holds {settled.base} messages, but {stored} when it was stored")
+    section = stream.base.section("spool")
+    stored = section.facts.get("messages") if section else None
+    if isinstance(meta, RocksHalf) and isinstance(stored, int):
+        there = sum(1 for _ in meta.entries())
+        if there != stored:
+            raise errors.ComponentDamaged(f"spool: the base holds {there} messages, but {stored} when it was stored")

@@ -1,146 +1,139 @@
-"""Put the last changes of a stream into both halves of a restored spool, and count exactly what must be there then.
+"""Take out of a half what the stream deleted, and prove what it put: one pass over the keys that are there.
 
-The keys are taken in ranges, part by part: which messages the base holds there, what the stream did to them last, and
-so what is written and what is taken out. A delete of what is not there is not written: a busy site has ten of them for
-each message that stays. Of a base whose halves held the same messages only the metadata are looked at.
-
-A large stream is settled by several processes, `python -m kumodr.recover.settle`, each with a range of the keys: Python
-uses one processor at a time. They make tables (`tables.py`), which the parent takes in.
+A large database is settled by several processes beside each other, `python -m kumodr.recover.settle`, each with a range
+of the keys: Python uses one processor at a time. They only read; the deletes are written afterwards.
 """
 
-import gc
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kumodr import errors
-from kumodr.recover.evidence import FinishedIds
-from kumodr.recover.files import Files
-from kumodr.recover.halves import PartsOf, RocksHalf, keys_of
-from kumodr.recover.journal import PARTS, Changed, Journal, noted_of, range_of
-from kumodr.recover.tables import Tables
+from kumodr.recover.halves import Entry, Half, RocksHalf, entries_of, opened_to_read
+from kumodr.recover.journal import GONE, PARTS, Journal, Words, part_of, range_of, word_of, words_of
 from kumodr.spool.identifier import LENGTH
-from kumodr.spool.kind import kind_of
 
-WORTH_PROCESSES = 100_000
+WORTH_PROCESSES = 500_000
 """With fewer changes than this a process of its own costs more than it saves."""
 
-HALVES = ("meta", "data")
+Keys = Callable[[Iterable[bytes]], None]
+"""Takes keys, part by part."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """How many messages the base held, how many keys each half holds now, how many ids the stream deleted last."""
+    """How many keys a half holds when what is to be deleted is deleted; how many the stream deleted last."""
 
-    base: int
-    messages: int
-    bodies: int
-    finished: int
+    count: int
+    gone: int
 
 
-class _Output(Protocol):
-    def write(self, changed: Changed, gone: Collection[bytes]) -> None: ...
-    def finish(self) -> list[str]: ...
+def settle_all(
+    halves: Mapping[str, tuple[Half, Journal]], open_half: Callable[[str], Half], work: Path, finished: Keys
+) -> dict[str, Settled]:
+    """Given halves with all puts in them and the journals of what the stream said, take out what it deleted and make
+    everything durable; `finished` is told the ids whose metadata the stream deleted last.
 
-
-def settle(root: Path, journals: Mapping[str, Journal], finished: FinishedIds, *, alike: bool) -> Settled:
-    """Given the directory with the fetched `spool` and what the stream did to each half, put it there, durably.
-
-    `alike` says that both halves of the base have the same keys. `finished` is told the ids whose metadata the stream
-    deleted last. Raise ComponentDamaged where what was put does not read back the same; SpoolDamaged, DiskFull.
+    Raise ComponentDamaged where a value that was put is absent or another, SpoolDamaged.
     """
-    spool = root / "spool"
-    rocks = [name for name in HALVES if kind_of(spool / name) == "rocksdb"]
-    for name in rocks:  # what lies in the logs of the base goes to tables, once and not in each process
-        opened_half(root, name).finish()
-    for name in HALVES:
-        (root / f"{name}.noted").write_text(json.dumps(journals[name].noted().document()))
-    large = sum(journal.count for journal in journals.values()) >= WORTH_PROCESSES
-    shares = _processors() if large and len(rocks) == len(HALVES) else 1
-    answers = _beside(root, shares, alike) if shares > 1 else [_share(root, "0", range(PARTS), alike)]
-    for name in rocks:
-        half = opened_half(root, name)
-        try:
-            half.ingest([table for answer in answers for table in answer["tables"][name]])
-            half.finish()
-        finally:
-            half.close()
-    for share in range(shares):
-        with (root / f"finished.{share}").open("rb") as file:
-            while piece := file.read(LENGTH << 16):
-                finished.add([piece])
-    return Settled(*(sum(answer["settled"][name] for answer in answers) for name in Settled.__dataclass_fields__))
+    large = sum(journal.size for _, journal in halves.values()) >= WORTH_PROCESSES
+    if large and _processors() > 1 and all(isinstance(half, RocksHalf) for half, _ in halves.values()):
+        return _settle_beside(halves, open_half, work, finished)
+    found: dict[str, Settled] = {}
+    for name, (half, journal) in halves.items():
+        told = finished if name == "meta" else _nobody
+        found[name] = settle(name, half.entries(), journal.words(), range(PARTS), half.delete, told)
+        half.finish()
+    return found
 
 
-def opened_half(root: Path, name: str) -> RocksHalf:
-    """Given the directory with the fetched `spool`, open a half of kind RocksDB for changes. Raise SpoolDamaged."""
-    return RocksHalf(root / "spool" / name, root / f"{name}.engine", living=False)
+def settle(name: str, entries: Iterator[Entry], noted: Words, parts: range, there: Keys, finished: Keys) -> Settled:
+    """Given the entries of a range of parts in order, and what the stream said, tell `there` the keys that it deleted
+    and that are there, and `finished` all that it deleted. Raise ComponentDamaged.
+    """
+    count = gone = 0
+    odd = {key: word for key, word in noted.odd.items() if (part_of(key) if key else 0) in parts}
+    following = next(entries, None)
+    for part in parts:
+        words = noted.of_part(part)
+        deleted = [key for key, word in words.items() if word is GONE]
+        finished(deleted)
+        gone += len(deleted)
+        del deleted
+        present: list[bytes] = []
+        while following is not None and (len(following[0]) != LENGTH or part_of(following[0]) <= part):
+            key, read = following
+            word = (words if len(key) == LENGTH else odd).pop(key, None)
+            if word is GONE:
+                present.append(key)
+            elif word is not None and word_of(read()) != word:
+                raise errors.ComponentDamaged(f"spool: {name} holds another {key.hex()} than the stream put")
+            count += word is not GONE
+            following = next(entries, None)
+        _refuse_missing(name, words)
+        there(present)
+    _refuse_missing(name, odd)
+    return Settled(count, gone)
 
 
-def _processors() -> int:
-    return min(4, len(os.sched_getaffinity(0)))
+def _refuse_missing(name: str, words: Mapping[bytes, bytes]) -> None:
+    """Given the words of keys that were not found, raise ComponentDamaged where one of them must be there."""
+    for key, word in words.items():
+        if word is not GONE:
+            raise errors.ComponentDamaged(f"spool: {name} lacks {key.hex()}, which the stream put")
 
 
-def _share(root: Path, share: str, parts: range, alike: bool) -> dict[str, Any]:
-    """Settle a range of parts; return what became of it, with the paths of the tables to take in."""
-    noted = {
-        name: noted_of(json.loads((root / f"{name}.noted").read_text()), root / f"{name}.journal") for name in HALVES
-    }
-    outputs: dict[str, _Output] = {}
-    counts = dict.fromkeys(("base", *HALVES, "finished"), 0)
-    with ExitStack() as held:
-        told = held.enter_context((root / f"finished.{share}").open("wb"))
-        held_keys = {
-            name: PartsOf(held.enter_context(closing(_keys(root, name, share, parts))))
-            for name in (HALVES[:1] if alike else HALVES)
-        }
-        for name in HALVES:
-            size = sum(noted[name].size(part) for part in parts)
-            outputs[name] = _output(root / "spool" / name, root / f"{name}.{share}", size)
-        for part in parts:
-            there = frozenset[bytes]()
-            for name in HALVES:
-                there = held_keys[name].of_part(part) if name in held_keys else there
-                changed = noted[name].of_part(part)
-                present = there & changed.gone
-                outputs[name].write(changed, present)
-                counts[name] += len(there) + len(changed.puts.keys() - there) - len(present)
-                if name == "meta":
-                    counts["base"] += len(there)
-                    ids = [key for key in changed.gone if len(key) == LENGTH]
-                    counts["finished"] += len(ids)
-                    told.write(b"".join(ids))
-        tables = {name: output.finish() for name, output in outputs.items()}
-    settled = Settled(counts["base"], counts["meta"], counts["data"], counts["finished"])
-    return {"tables": tables, "settled": asdict(settled)}
+def _nobody(_keys: Iterable[bytes]) -> None:
+    """A body that is gone says nothing that its metadata does not."""
 
 
-def _keys(root: Path, name: str, share: str, parts: range) -> Generator[bytes, None, None]:
-    return keys_of(root / "spool" / name, root / f"{name}.engine.{share}", *range_of(parts))
-
-
-def _output(half: Path, place: Path, size: int) -> _Output:
-    return Tables(half, place, size) if kind_of(half) == "rocksdb" else Files(half)
-
-
-def _beside(root: Path, shares: int, alike: bool) -> list[dict[str, Any]]:
+def _settle_beside(
+    halves: Mapping[str, tuple[Half, Journal]], open_half: Callable[[str], Half], work: Path, finished: Keys
+) -> dict[str, Settled]:
+    for name, (half, journal) in halves.items():
+        half.finish()
+        (work / f"{name}.words").write_text(json.dumps(journal.words().document()))
+    shares = _processors()
     step = -(-PARTS // shares)
     with ExitStack() as held:
         children: list[subprocess.Popen[bytes]] = []
         for share in range(shares):
-            words = [sys.executable, "-m", "kumodr.recover.settle", str(root), str(share)]
-            words += [str(share * step), str(min(PARTS, (share + 1) * step)), "alike" if alike else "each"]
+            words = [sys.executable, "-m", "kumodr.recover.settle", str(work), str(share)]
+            words += [str(share * step), str(min(PARTS, (share + 1) * step)), *halves]
             child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             held.callback(_end, child)
             children.append(child)
-        return [_answer(child) for child in children]
+        answers = [_answer(child) for child in children]
+    for share in range(shares):
+        path = work / f"finished.{share}"
+        with path.open("rb") as file:
+            while piece := file.read(LENGTH << 16):
+                finished([piece])
+        path.unlink()
+    found: dict[str, Settled] = {}
+    for name in halves:
+        half = open_half(name)
+        try:
+            for share in range(shares):
+                half.delete(_keys_of(work / f"{name}.there.{share}"))
+                half.delete(bytes.fromhex(key) for key in answers[share][name]["odd"])
+            half.finish()
+        finally:
+            half.close()
+        each = [answer[name] for answer in answers]
+        found[name] = Settled(sum(one["count"] for one in each), sum(one["gone"] for one in each))
+    return found
+
+
+def _processors() -> int:
+    return min(4, len(os.sched_getaffinity(0)))
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -149,31 +142,56 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _answer(child: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Return what a child found. Raise as it would have, or SpoolDamaged where it died."""
+    """Return what a child found. Raise ComponentDamaged or SpoolDamaged as it would have, or where it died."""
     text = child.stdout.read() if child.stdout else b""
     child.wait()
     try:
         answer = json.loads(text)
     except ValueError:
-        raise errors.SpoolDamaged(f"settling the restored spool ended with {child.returncode}") from None
+        raise errors.SpoolDamaged(f"reading the restored spool ended with {child.returncode}") from None
     if "error" in answer:
-        raise _KINDS.get(answer["error"], errors.SpoolDamaged)(answer["what"])
+        kind = errors.ComponentDamaged if answer["error"] == "ComponentDamaged" else errors.SpoolDamaged
+        raise kind(answer["what"])
     return answer
 
 
-_KINDS = {each.__name__: each for each in (errors.ComponentDamaged, errors.DiskFull)}
+def _keys_of(path: Path) -> Iterator[bytes]:
+    data = path.read_bytes()
+    path.unlink()
+    for at in range(0, len(data), LENGTH):
+        yield data[at : at + LENGTH]
 
 
 def main(words: Sequence[str]) -> int:
-    """Settle one share: `ROOT SHARE FIRST END alike|each`, the parts from FIRST to END."""
+    """Settle one share, reading only: `WORK SHARE FIRST END HALF…`, the parts from FIRST to END."""
+    work, share, parts = Path(words[0]), words[1], range(int(words[2]), int(words[3]))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    gc.disable()  # nothing here makes cycles, and looking for them takes time for each message
+    answer: dict[str, Any] = {}
     try:
-        answer = _share(Path(words[0]), words[1], range(int(words[2]), int(words[3])), words[4] == "alike")
+        for name in words[4:]:
+            noted = words_of(json.loads((work / f"{name}.words").read_text()), work / f"{name}.journal")
+            odd: list[str] = []
+            with (work / f"{name}.there.{share}").open("wb") as there, ExitStack() as held:
+                told = held.enter_context((work / f"finished.{share}").open("ab")) if name == "meta" else None
+
+                def keep(keys: Iterable[bytes], there: Any = there, odd: list[str] = odd) -> None:
+                    for key in keys:
+                        if len(key) == LENGTH:
+                            there.write(key)
+                        else:
+                            odd.append(key.hex())
+
+                def tell(keys: Iterable[bytes], told: Any = told) -> None:
+                    if told is not None:
+                        told.write(b"".join(keys))
+
+                half = work / "spool" / name
+                database = opened_to_read(half, work / f"{name}.engine.{share}")
+                settled = settle(name, entries_of(database, half, *range_of(parts)), noted, parts, keep, tell)
+                database.close()
+            answer[name] = {"count": settled.count, "gone": settled.gone, "odd": odd}
     except errors.KumodrError as error:
         answer = {"error": type(error).__name__, "what": error.what}
-    except OSError as error:
-        answer = {"error": "DiskFull", "what": f"{words[0]} cannot be written: {error.strerror}"}
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     return 0

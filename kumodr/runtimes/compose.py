@@ -54,12 +54,31 @@ class ComposeRuntime:
     ) -> None:
         self._project, self._say, self._run, self._now, self._pause = project, say, runner, now, pause
         self._environment = dict(os.environ if environment is None else environment)
-        self._found: tuple[list[str], str] | None = None
+        self._words: list[str] | None = None
+        self._known_name: str | None = None
+
+    def of(self, project: Project) -> "ComposeRuntime":
+        """Return the runtime of another project, or of this one with other files, by the same tool."""
+        other = ComposeRuntime(
+            project, say=self._say, runner=self._run, now=self._now, pause=self._pause, environment=self._environment
+        )
+        other._words = self._words
+        return other
 
     def config(self) -> bytes:
         """Return the whole project as the compose tool understands it, in YAML. It may hold secrets."""
         answer = self._tool(["config"], limit=_QUICK)
         return answer.out
+
+    def command(self) -> list[str]:
+        """Return the words that call the compose tool for this project, up to its verb."""
+        tool, name = self._tool_and_name()
+        options: list[str] = []
+        for file in self._project.files:
+            options += ["-f", str(file)]
+        for profile in self._project.profiles:
+            options += ["--profile", profile]
+        return [*tool, "-p", name, *options]
 
     def services(self) -> tuple[str, ...]:
         return tuple(self._tool(["config", "--services"], limit=_QUICK).out.decode().split())
@@ -281,24 +300,19 @@ class ComposeRuntime:
 
     def _tool(self, words: Sequence[str], *, limit: float, judge: bool = True) -> Answer:
         """Run the compose tool. What `config` refuses is the file's fault unless Docker itself is in the way."""
-        tool, name = self._tool_and_name()
-        project, options = self._project, list[str]()
-        for file in project.files:
-            options += ["-f", str(file)]
-        for profile in project.profiles:
-            options += ["--profile", profile]
-        answer = self._call([*tool, "-p", name, *options, *words], limit=limit)
+        answer = self._call([*self.command(), *words], limit=limit)
         if judge and answer.code:
             text = answer.err.decode(errors="replace").strip()
             reason = " ".join(text.split())[:300] or "no reason given"
-            raise errors.ComposeInvalid(f"the compose project in {project.directory} cannot be read: {reason}")
+            raise errors.ComposeInvalid(f"the compose project in {self._project.directory} cannot be read: {reason}")
         return answer
 
     def _tool_and_name(self) -> tuple[list[str], str]:
-        if self._found is None:
-            tool = self._compose()
-            self._found = tool, self._name(tool)
-        return self._found
+        if self._words is None:
+            self._words = self._compose()
+        if self._known_name is None:
+            self._known_name = self._name(self._words)
+        return self._words, self._known_name
 
     def _compose(self) -> list[str]:
         try:

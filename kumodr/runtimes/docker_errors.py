@@ -13,6 +13,8 @@ _SIGNS: tuple[tuple[tuple[str, ...], type[errors.KumodrError], str], ...] = (
     (("port is already allocated",), errors.PortTaken, "a port that {0} publishes is taken"),
     (("address already in use",), errors.PortTaken, "a port that {0} publishes is taken"),
     (("no space left on device",), errors.DiskFull, "no space is left where {0} writes"),
+    (("uses an undefined",), errors.ComposeInvalid, "the compose project does not define what {0} uses"),
+    (("refers to undefined",), errors.ComposeInvalid, "the compose project does not define what {0} uses"),
     (("no such service",), errors.ServiceMissing, "the compose project has no service {0!r}"),
 )
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kumodr import errors
 from kumodr.plan.model import Plan, RuntimePlan
 from kumodr.runtimes.protocol import Runtime
+
+if TYPE_CHECKING:
+    from kumodr.runtimes.compose import Project
 
 
 def runtime_of(plan: Plan, *, say: Callable[[str], None]) -> Runtime:
@@ -15,11 +19,9 @@ def runtime_of(plan: Plan, *, say: Callable[[str], None]) -> Runtime:
     """
     runtime = plan.runtime
     if runtime.kind == "compose":
-        from kumodr.runtimes.compose import ComposeRuntime, Project
+        from kumodr.runtimes.compose import ComposeRuntime
 
-        files = tuple(Path(each) for each in runtime.files)
-        project = Project(Path(runtime.directory or "."), files, runtime.profiles, runtime.project)
-        return ComposeRuntime(project, say=say)
+        return ComposeRuntime(project_of(runtime), say=say)
     if runtime.kind == "systemd":
         from kumodr.runtimes.systemd import SystemdRuntime
 
@@ -30,6 +32,14 @@ def runtime_of(plan: Plan, *, say: Callable[[str], None]) -> Runtime:
 
         return ProcessRuntime(open_site(Path(runtime.directory or ".")), say=say)
     raise errors.RuntimeUnknown("the plan does not say how this site's processes run")
+
+
+def project_of(runtime: RuntimePlan) -> "Project":
+    """Given the runtime of a plan whose kind is compose, return its project."""
+    from kumodr.runtimes.compose import Project
+
+    files = tuple(Path(each) for each in runtime.files)
+    return Project(Path(runtime.directory or "."), files, runtime.profiles, runtime.project)
 
 
 def services_of(runtime: RuntimePlan) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from kumodr.spool.kind import kind_of
 from kumodr.spool.localdisk import path_of, read_message
 
 if TYPE_CHECKING:
-    from rocksdict import Options, Rdict, WriteBatch
+    from rocksdict import Rdict, WriteBatch
 
 _TABLE_FORMAT = 5
 """What RocksDB 8.10, which KumoMTA's own build has, writes and reads; official packages read it too."""
@@ -103,32 +103,24 @@ def open_database(half: Path, logs: Path, *, compact: bool = False, create: bool
 
     With `create`, the directory is empty and becomes one. Raise SpoolDamaged.
     """
-    from rocksdict import Rdict
+    from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict
 
     logs.mkdir(mode=0o700, exist_ok=True)
-    options = table_options()
+    options = Options(raw_mode=True)
     options.create_if_missing(create)
     options.set_paranoid_checks(True)
+    options.set_compression_type(DBCompressionType.snappy())
     options.set_db_log_dir(str(logs))
     options.set_disable_auto_compactions(not compact)
     options.set_max_open_files(256)
+    tables = BlockBasedOptions()
+    tables.set_format_version(_TABLE_FORMAT)
+    options.set_block_based_table_factory(tables)
     try:
         return Rdict(str(half), options)
     except Exception as error:  # the binding raises nothing more special
         shutil.rmtree(logs, ignore_errors=True)
         raise errors.SpoolDamaged(f"RocksDB does not open {half}: {' '.join(str(error).split())[:400]}") from error
-
-
-def table_options(*, compressed: bool = True) -> "Options":
-    """Return options that make tables as KumoMTA's own builds make and read them, with Snappy or not compressed."""
-    from rocksdict import BlockBasedOptions, DBCompressionType, Options
-
-    options = Options(raw_mode=True)
-    options.set_compression_type(DBCompressionType.snappy() if compressed else DBCompressionType.none())
-    tables = BlockBasedOptions()
-    tables.set_format_version(_TABLE_FORMAT)
-    options.set_block_based_table_factory(tables)
-    return options
 
 
 def close_database(database: "Rdict", half: Path, logs: Path) -> None:

@@ -15,8 +15,6 @@ _ARENAS = -8
 _LARGEST_BLOCK = 32 << 20
 """The most that every version of the C library takes."""
 
-_LARGE_BLOCK = 1 << 20
-
 
 def keep_freed_memory() -> None:
     """Tell the C library, where it is one that can be told, not to give blocks back to the kernel."""
@@ -28,11 +26,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give the kernel what was kept, when the last object is done, and large blocks from then on as they are freed."""
-    setting = _function("mallopt")
-    if setting is not None:
-        setting(_MMAP_THRESHOLD, _LARGE_BLOCK)
-        setting(_TRIM_THRESHOLD, _LARGE_BLOCK)
+    """Give the kernel what was kept, when the last object is done."""
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)

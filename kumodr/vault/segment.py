@@ -11,8 +11,10 @@ however often a run of them is repeated from its beginning, which is what makes 
 import hashlib
 import json
 import struct
+import sys
+from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +24,6 @@ from kumodr.clock import text_of_time, time_of_text
 from kumodr.source import Facts
 from kumodr.vault.keys import NodeKey
 from kumodr.vault.open import FORMAT
-from kumodr.vault.packed import Changes, PackedChanges, changes_in, parts_of
 from kumodr.vault.seal import seal, unseal
 from kumodr.vault.signature import check_signature
 
@@ -30,6 +31,14 @@ LARGEST = 1 << 30
 """Bytes of a segment's object, and of its plain content."""
 
 LARGEST_HEAD = 1 << 16
+DELETED = 0xFFFFFFFF
+ID = 16
+"""Bytes of an id, which is the key of every message."""
+
+_PAIR = struct.Struct("<II")
+
+Changes = Mapping[bytes, bytes | None]
+"""Key → value of the last put, or None where the last operation was a delete."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,21 @@ class Content:
     meta: Changes = field(default_factory=dict[bytes, bytes | None])
     data: Changes = field(default_factory=dict[bytes, bytes | None])
     logs: tuple[LogPiece, ...] = ()
+
+
+@dataclass(frozen=True)
+class PackedChanges:
+    """Changes of one half as they lie in a segment: `gone` are the ids that were deleted last, 16 bytes each, joined in
+    ascending order; `others` are all other changes, the puts. Where both have a key, the put counts.
+    """
+
+    gone: bytes
+    others: Changes
+
+    def unpacked(self) -> dict[bytes, bytes | None]:
+        """Return them as one mapping."""
+        keys = struct.unpack(f"{ID}s" * (len(self.gone) // ID), self.gone)
+        return dict.fromkeys(keys) | dict(self.others)
 
 
 @dataclass(frozen=True)
@@ -217,7 +241,18 @@ def encoded(content: Content) -> list[bytes]:
     """Given a content, return its plain bytes in pieces: a line of JSON with the parts' lengths, then the parts."""
     parts: list[tuple[str, list[bytes]]] = []
     for half, changes in (("meta", content.meta), ("data", content.data)):
-        parts += parts_of(half, changes)
+        gone = sorted(key for key, value in changes.items() if value is None and len(key) == ID)
+        others = {key: value for key, value in changes.items() if value is not None or len(key) != ID}
+        sizes = array("I")
+        for key, value in others.items():
+            sizes.append(len(key))
+            sizes.append(DELETED if value is None else len(value))
+        if sys.byteorder == "big":
+            sizes.byteswap()
+        parts.append((f"{half}.gone", gone))
+        parts.append((f"{half}.sizes", [sizes.tobytes()]))
+        parts.append((f"{half}.keys", list(others)))
+        parts.append((f"{half}.values", [value for value in others.values() if value is not None]))
     listed = [[each.path, each.offset, len(each.data), each.mode, each.mtime_ns] for each in content.logs]
     parts.append(("logs.list", [json.dumps(listed).encode()]))
     parts.append(("logs.bytes", [each.data for each in content.logs]))
@@ -248,8 +283,29 @@ def decoded(plain: bytes) -> PackedContent:
         at, size = at + count, size - count
     if size:
         raise ValueError("the pieces of logs are not the whole")
-    view = memoryview(plain)
-    return PackedContent(changes_in(view, parts, "meta"), changes_in(view, parts, "data"), tuple(logs))
+    return PackedContent(_changes(plain, parts, "meta"), _changes(plain, parts, "data"), tuple(logs))
+
+
+def _changes(plain: bytes, parts: Mapping[str, tuple[int, int]], half: str) -> PackedChanges:
+    gone_at, gone = parts[f"{half}.gone"]
+    if gone % ID:
+        raise ValueError("the deletes are no ids")
+    start, length = parts[f"{half}.sizes"]
+    key_at, keys = parts[f"{half}.keys"]
+    value_at, values = parts[f"{half}.values"]
+    key_end, value_end = key_at + keys, value_at + values
+    found: dict[bytes, bytes | None] = {}
+    for key_size, value_size in _PAIR.iter_unpack(memoryview(plain)[start : start + length]):
+        key = plain[key_at : key_at + key_size]
+        key_at += key_size
+        if value_size == DELETED:
+            found[key] = None
+        else:
+            found[key] = plain[value_at : value_at + value_size]
+            value_at += value_size
+    if (key_at, value_at) != (key_end, value_end):
+        raise ValueError("the keys and values are not the whole")
+    return PackedChanges(plain[gone_at : gone_at + gone], found)
 
 
 def _head(document: dict[str, Any], signed_by: str, digest: str) -> Head:

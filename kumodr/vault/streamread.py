@@ -143,13 +143,11 @@ def _open(
 ) -> Segment | errors.KumodrError:
     try:
         head = read_head(vault, part, trust)
-        budget.take(turn, 2 * head.sealed_size + head.plain_size)
+        budget.take(turn, head.sealed_size + 2 * head.plain_size)
         data = vault.store.get(part.name, LARGEST + 2 * LARGEST_HEAD)
         if len(data) != body_at(data) + head.sealed_size:
             raise errors.ObjectDamaged(f"object {part.name} is damaged")
-        content = packed_content_of(data, head, identities.secrets)
-        budget.keep(turn, head.plain_size)
-        return Segment(part, head, content)
+        return Segment(part, head, packed_content_of(data, head, identities.secrets))
     except NOT_GOOD as error:
         return error
 
@@ -169,12 +167,6 @@ class _Budget:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or turn == self._turn or self._room() >= size)
             self._held[turn] = size
-
-    def keep(self, turn: int, size: int) -> None:
-        """A segment is open, and only so many bytes of it are held."""
-        with self._changed:
-            self._held[turn] = size
-            self._changed.notify_all()
 
     def next(self) -> None:
         """The segment whose turn it was is let go; the one after it is next."""
