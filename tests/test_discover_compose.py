@@ -97,7 +97,9 @@ def test_a_whole_project_is_covered(machine: Machine) -> None:
     assert components["redis"]["url"] == "redis://127.0.0.1:16379"
     assert components["redis"]["data"] == str(volumes / "redis")
     assert components["redis"]["through"] == "network" and components["images"]["archives"] is False
-    assert components["prometheus"] == {"data": str(volumes / "prom"), "url": "http://127.0.0.1:19090"}
+    assert components["prometheus"] == {
+        "data": str(volumes / "prom"), "url": "http://127.0.0.1:19090", "through": "network",
+    }  # fmt: skip
     assert plan["kumod"]["http"] == "http://127.0.0.1:18000"
     runtime = {name: value for name, value in plan["runtime"].items() if value}
     assert runtime == {
