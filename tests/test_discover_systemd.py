@@ -63,7 +63,11 @@ def test_a_mail_host_is_covered(machine: Machine) -> None:
     )
     assert not any(each.startswith("/lib") for each in components["config"]["paths"])
     assert components["redis"]["url"] == "redis://127.0.0.1:6390" and components["redis"]["data"] is None
-    assert components["prometheus"] == {"data": str(root / "prom"), "url": "http://127.0.0.1:9099"}
+    assert components["prometheus"] == {
+        "data": str(root / "prom"),
+        "url": "http://127.0.0.1:9099",
+        "through": "network",
+    }
     assert plan["kumod"]["http"] == "http://127.0.0.1:8000"
     runtime = {name: value for name, value in plan["runtime"].items() if value}
     assert runtime == {
@@ -115,7 +119,7 @@ def test_without_any_of_it_the_usual_places_and_what_is_said_count(machine: Mach
     document = machine.run("init", *words, "--prometheus", "/p", "--prometheus-url", "http://h:2", expect=3)
     plan = machine.plan()
     assert plan["components"]["spool"]["data"] == str(machine.folder / "spool" / "data")
-    assert plan["components"]["prometheus"] == {"data": "/p", "url": "http://h:2"}
+    assert plan["components"]["prometheus"] == {"data": "/p", "url": "http://h:2", "through": "network"}
     assert plan["components"]["redis"]["url"] == "redis://h:1" and plan["kumod"]["http"] == "http://h:1"
     assert plan["runtime"]["kind"] == "none"
     assert any("configuration: give --config" in each for each in document["uncovered"])
