@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -147,6 +148,20 @@ def test_systemd_understands_the_units_and_finds_them_tight(site: Machine, tmp_p
         if unit.suffix == ".service":
             words = ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(unit)]
             assert site.run(words).returncode == 0, site.run(words).stdout[-300:]
+
+
+def test_snapshots_of_prometheus_may_be_removed_where_it_is_asked_for_any(site: Machine) -> None:
+    plan = json.loads((site.folder / "kumodr.yaml").read_text())
+    prometheus = {"data": "/var/lib/prometheus", "url": "http://127.0.0.1:9090"}
+    plan["components"]["prometheus"] = prometheus
+    (site.folder / "kumodr.yaml").write_text(json.dumps(plan))
+    said = site.kumodr("install", "units", *to(site))
+    assert "    CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE\n" in said
+    assert re.search(r"ReadWritePaths=.* -/var/lib/prometheus\n", said)
+    del prometheus["url"]
+    (site.folder / "kumodr.yaml").write_text(json.dumps(plan))
+    said = site.kumodr("install", "units", *to(site))
+    assert "CAP_DAC_OVERRIDE" not in said and not re.search(r"ReadWritePaths=.*/var/lib/prometheus", said)
 
 
 def units(site: Machine) -> list[Path]:
