@@ -208,6 +208,7 @@ def installed_units(lab: Lab, folder: Path) -> None:
     for each in said["files"]:
         Path(each["path"]).write_text(each["text"])
     lab.run("kumodr install remove", "install", "remove", "--to", str(folder))
+    lab.run("kumodr scripts install", "scripts", "install", str(folder / "scripts"))
 
 
 def test_a_plan_that_is_wrong_lists_every_mistake(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kumodr.install.sidecar import Site
 
 _WORDS: dict[Standing, str] = {"new": "would write", "changed": "would write anew", "same": "is as it should be:"}
+_AGAIN = "the same command with --apply does it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +116,7 @@ def program() -> tuple[str, ...]:
     return (str(script),) if script.exists() else (sys.executable, "-m", "kumodr")
 
 
-def put(installation: Installation, terminal: Terminal, *, do: bool) -> int:
+def put(installation: Installation, terminal: Terminal, *, do: bool, again: str = _AGAIN) -> int:
     """Given an installation, print it, or with `do` carry it out."""
     stands = stand(installation)
     if do:
@@ -136,7 +137,7 @@ def put(installation: Installation, terminal: Terminal, *, do: bool) -> int:
     lines += [] if do else _to_run(installation.commands)
     lines += [f"note: {note}" for note in installation.notes]
     lines.append(f"to undo: {installation.undo}")
-    lines.append("done" if do else "nothing was changed; the same command with --apply does it")
+    lines.append("done" if do else f"nothing was changed; {again}")
     terminal.result(document, lines)
     return errors.DONE
 

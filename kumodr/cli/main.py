@@ -31,6 +31,7 @@ VERBS = {
     "spool": "look into a spool: status, list, show, vet, export",
     "health": "does the mail service work now? services, listeners, queues, disks",
     "mail-test": "send a message through the mail server and follow it to its end",
+    "scripts": "the tool tree that written recovery plans name, as thin calls of kumodr",
     "install": "put kumodr to work here: units of systemd, or a sidecar of a compose project",
     "recover": "bring a whole mail site back, step by step, proved at the end",
     "runs": "start, list, show, resume or give up runs of runbooks",

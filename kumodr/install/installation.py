@@ -42,6 +42,7 @@ class Installation:
     undo: str
     folders: tuple[Path, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    mode: int = 0o644
 
 
 def stand(installation: Installation) -> dict[Path, Standing]:
@@ -64,7 +65,7 @@ def apply(installation: Installation, say: Callable[[str], None], runner: Runner
         for path, data in installation.files.items():
             if stands[path] != "same":
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_file(path, data, mode=0o644)
+                write_file(path, data, mode=installation.mode)
                 say(f"wrote {path}")
     except OSError as error:
         raise errors.InstallFailed(f"{error.filename or 'a file'} cannot be written: {error.strerror}") from error

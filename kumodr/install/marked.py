@@ -1,4 +1,5 @@
-"""Files that kumodr writes outside its own folders: each says so in its first line, with a hash of what follows.
+"""Files that kumodr writes outside its own folders: each says so in its first line (a script in its second), with a
+hash of what follows.
 
 So a file that somebody else wrote is never written over or removed, nor is one of ours that was edited since.
 """
@@ -9,17 +10,17 @@ import re
 from pathlib import Path
 from typing import Literal
 
-_MARK = re.compile(rb"# Written by `kumodr install`; sha256 of all lines below: ([0-9a-f]{64})\n")
+_MARK = re.compile(rb"(?:#![^\n]*\n)?# Written by `kumodr install`; sha256 of all lines below: ([0-9a-f]{64})\n")
 _LARGEST = 1 << 20
 
 Standing = Literal["new", "same", "changed", "edited", "foreign"]
 """How a path stands against a text: nothing there; already so; ours and another text; ours but edited; not ours."""
 
 
-def marked(text: str) -> bytes:
-    """Given the text of a file, return its bytes with the line that says who wrote it."""
+def marked(text: str, *, before: str = "") -> bytes:
+    """Given a file's text, and a line that must come first, return its bytes with the line that says who wrote it."""
     body = text.encode()
-    return f"# Written by `kumodr install`; sha256 of all lines below: {_digest(body)}\n".encode() + body
+    return f"{before}# Written by `kumodr install`; sha256 of all lines below: {_digest(body)}\n".encode() + body
 
 
 def standing(path: Path, wanted: bytes | None = None) -> Standing:
