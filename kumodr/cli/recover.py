@@ -76,7 +76,7 @@ def _system(arguments: argparse.Namespace, terminal: Terminal) -> int:
     state = state_of(plan)
     request = new_request(state, runbook, wanted.document(), start_at=None)
     finished = carried_out(
-        request, runbook, arguments, terminal, opening_of(plan.vault.url, Path(plan.state), plan.site),
+        request, runbook, arguments, terminal, opening_of(plan.vault, Path(plan.state), plan.site),
         lambda session, watch: begin(state, runbook, request, session, watch),
     )  # fmt: skip
     return report(finished, request, terminal, proof_table(finished, terminal))

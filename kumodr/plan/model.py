@@ -23,8 +23,9 @@ class Objectives:
     full_system: Annotated[float, SECONDS, "time until everything is as before"] = 7200.0
     data: Annotated[float, SECONDS, "time to bring data back"] = 14400.0
     queue: Annotated[float, SECONDS, "how old the newest copy of the spool may be"] = 300.0
-    configuration: Annotated[float, SECONDS, "how old the newest copy of configuration and images may be"] = 3600.0
+    configuration: Annotated[float, SECONDS, "how old the newest copy of the configuration may be"] = 3600.0
     analytics: Annotated[float, SECONDS, "how old the newest copy of logs, Redis and Prometheus may be"] = 86400.0
+    images: Annotated[float, SECONDS, "how old the newest look at the images may be"] = 7 * 86400.0
 
 
 @dataclass(frozen=True)

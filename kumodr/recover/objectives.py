@@ -15,7 +15,7 @@ OBJECTIVE_OF_COMPONENT = {
     "config": "configuration",
     "redis": "analytics",
     "prometheus": "analytics",
-    "images": "configuration",
+    "images": "images",
 }
 
 CARRIED = (*STREAMED, "ledger")

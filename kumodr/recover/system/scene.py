@@ -78,7 +78,7 @@ class Scene:
 
     def vault(self) -> Vault:
         """Open the vault. Raise VaultMissing and its kin."""
-        return open_vault(self.plan.vault.url)
+        return open_vault(self.plan.vault)
 
     def identities(self) -> Identities:
         """Load what opens the vault. Raise KeyMissing, WrongKey."""
