@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from servers import wait_for
 
 
 @contextmanager
@@ -18,3 +19,16 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def mounted_if_allowed(folder: Path, size: str) -> Iterator[Path | None]:
+    """As `mounted`, but None where this user may not. Whoever still works there has a moment to end."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        wait_for("the end of work there", lambda: not subprocess.run(["umount", folder], stderr=subprocess.DEVNULL).returncode)

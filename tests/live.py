@@ -34,11 +34,13 @@ class Live:
     secret: str = ""
     started: int = 0
     problems: list[str] = field(default_factory=list[str])
+    vault_at: Path | None = None
 
     def __post_init__(self) -> None:
         identity = generate_identity()
         self.secret = identity.secret
-        self.vault = create_vault(str(self.folder / "vault"), [identity.recipient], system_clock)
+        self.vault_folder = self.vault_at or self.folder / "vault"
+        self.vault = create_vault(str(self.vault_folder), [identity.recipient], system_clock)
         self.plan = self.folder / "kumodr.yaml"
         without = {key: value for key, value in self.values.items() if key != "protect"}
         self.plan.write_text(render(without) + f"\nprotect: {json.dumps(self.values.get('protect', {}))}\n")
@@ -53,6 +55,11 @@ class Live:
         assert self.process is not None
         assert is_running(self.process), (self.folder / "protect.log").read_text()[-2000:]
         kill(self.process)
+
+    def end(self) -> None:
+        """End it whether it runs or not."""
+        if self.process is not None:
+            kill(self.process)
 
     def stop(self) -> float:
         """Stop it as systemd does; return how long it took."""

@@ -25,7 +25,7 @@ from wal_database import WalDatabase
 from kumodr.lab import trial
 from kumodr.lab.account import Sent, sent, taken
 from kumodr.lab.options import Options
-from kumodr.lab.processes import kill, stop
+from kumodr.lab.processes import stop
 from kumodr.lab.site import Site, create, plan_values
 from kumodr.lab.trial import Seen, Tally, judge
 
@@ -50,8 +50,7 @@ def site(request: pytest.FixtureRequest, lab_options: Options, tmp_path: Path) -
 def live(site: Site, tmp_path: Path) -> Iterator[Live]:
     made = Live(tmp_path, plan_of(site, tmp_path, {"every": 0.2}))
     yield made
-    if made.process is not None:
-        kill(made.process)
+    made.end()
 
 
 def plan_of(site: Site, folder: Path, protect: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,9 @@ class Reception:
         return "250 OK"
 
     async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        refusal = self._node.why_not_accepting()
+        if refusal is not None:
+            return f"421 4.3.2 {refusal}"
         content: Any = envelope.content
         peer = session.peer or ("", 0)
         here = self._node.config.smtp
