@@ -10,12 +10,14 @@ from kumodr.vault.store import Entry, Piece, Store
 class FaultyStore:
     """A store in front of another. `faults` are used up by puts, one each: "before" fails without storing, "after"
     stores and fails all the same, "cut" the same by another error; None lets one through. `broken` refuses every call.
+    Puts wait where the gate is closed, and all other calls too where it `hangs`.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.faults: list[str | None] = []
         self.broken: errors.KumodrError | None = None
+        self.hangs = False
         self.open_gate = threading.Event()
         self.open_gate.set()
         self.puts = 0
@@ -64,5 +66,7 @@ class FaultyStore:
         self._store.delete(names)
 
     def _refuse(self) -> None:
+        if self.hangs:
+            self.open_gate.wait(60)
         if self.broken is not None:
             raise self.broken

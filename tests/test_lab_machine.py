@@ -46,7 +46,7 @@ SEVERAL = st.lists(RECIPIENTS, min_size=2, max_size=4, unique=True)
 SIZES = st.sampled_from([100, 2_000, 30_000])
 TRUTH = st.booleans()
 CHOICES = st.sampled_from(["send", "hold", "drop"])
-LOOP = {"every": 0.2, "base_every": 6.0, "backlog": 4_000_000}
+LOOP = {"every": 0.2, "base_every": 25.0, "backlog": 4_000_000}
 
 
 @dataclass(frozen=True)

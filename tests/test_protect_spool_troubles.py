@@ -197,7 +197,7 @@ def test_a_spool_that_cannot_be_followed_is_not_begun_with_again_and_again(
         protected.round()
     assert protected.board.now.rebase_counts == {"first": 1, "spool": 2}
     monkeypatch.undo()
-    monkeypatch.setattr(protected.stream, "_not_before", 0.0)
+    monkeypatch.setattr(protected.stream._short_lived, "_until", 0.0)
     is_well(protected)
 
 

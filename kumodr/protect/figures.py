@@ -7,7 +7,7 @@ Kept in memory by the loop, and written every round to `protect-status.json` in 
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -99,6 +99,17 @@ class Board:
         with self._lock:
             self._figures = replace(self._figures, **changes)
             return self._figures
+
+    def count(self, uploaded: int, segments: Sequence[Mapping[str, int]], vault_errors: int) -> None:
+        """Given how many more bytes the vault has, the facts of its new segments, and all errors so far, count them."""
+        now = self.now
+        self.update(
+            uploaded_bytes=now.uploaded_bytes + uploaded,
+            segments=now.segments + len(segments),
+            accepted_messages=now.accepted_messages + sum(each["messages"] for each in segments),
+            accepted_bytes=now.accepted_bytes + sum(each["bytes"] for each in segments),
+            vault_errors=vault_errors,
+        )
 
     def note_rebase(self, time: str, cause: str, reason: str) -> None:
         """Given why a new base is due, note it."""

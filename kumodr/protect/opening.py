@@ -1,4 +1,8 @@
-"""Where a stream goes on when its process starts, or where a new epoch of it begins."""
+"""Where a stream goes on when its process starts, or where a new epoch of it begins.
+
+What is asked of the vault for it (`confirmed`, `free_epoch`) may take as long as the vault likes, and stands apart from
+what is known here.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +17,7 @@ from kumodr.protect.shipper import Shipment
 from kumodr.protect.source import Source, SourceLost
 from kumodr.spool.kind import kind_of
 from kumodr.vault.keys import NodeKey
+from kumodr.vault.nodes import register
 from kumodr.vault.open import Vault
 from kumodr.vault.segment import LARGEST, LARGEST_HEAD, head_of, name_of, prefix_of
 from kumodr.vault.stream import NOT_GOOD, part_of_name
@@ -29,18 +34,21 @@ class CannotGoOn(Exception):
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where an epoch goes on, and the segments in the backlog that come first."""
+    """Where an epoch goes on, and the segments in the backlog that come first.
+
+    The vault has everything before number `first`, the last of it with the hash `before`, if it is as this node knows.
+    """
 
     progress: Progress
     waiting: tuple[Shipment, ...]
+    first: int
+    before: str | None
 
 
 def resume(progress: Progress | None, backlog: Backlog, vault: Vault, key: NodeKey) -> Resumed:
-    """Given what an earlier run kept, return where its epoch goes on. Raise CannotGoOn, and the store's errors.
+    """Given what an earlier run kept, return where its epoch goes on, if the vault confirms it. Raise CannotGoOn.
 
-    What is in the backlog from the next number on was never noted: it is read again from the spool. In front of what
-    waits, or of the next number, the vault must have the epoch's segment: putting others behind a gap would
-    go on with a stream that nobody can read past it.
+    What is in the backlog from the next number on was never noted: it is read again from the spool.
     """
     if progress is None:
         raise CannotGoOn("first", "this spool is not protected yet, or how far it was is lost")
@@ -57,24 +65,41 @@ def resume(progress: Progress | None, backlog: Backlog, vault: Vault, key: NodeK
     for number in range(progress.next - 1, first - 1, -1):
         shipment, previous = _waiting(progress.epoch, number, previous, backlog, vault, key)
         waiting.insert(0, shipment)
-    if first > 1 and _hash_in_vault(vault, key, progress.epoch, first - 1) != previous:
+    return Resumed(progress, tuple(waiting), first, previous)
+
+
+def confirmed(resumed: Resumed, vault: Vault, key: NodeKey) -> Resumed:
+    """Given where an epoch would go on, ask the vault and return where it does. Raise CannotGoOn, the store's errors.
+
+    In front of what waits, or of the next number, the vault must have the epoch's segment: putting others behind a gap
+    would go on with a stream that nobody can read past it. The node's key is made known to the vault.
+    """
+    register(vault, key)
+    progress, first = resumed.progress, resumed.first
+    if first > 1 and _hash_in_vault(vault, key, progress.epoch, first - 1) != resumed.before:
         raise CannotGoOn("state lost", f"segment {first - 1} is neither in the vault nor in the backlog")
-    if not waiting:
-        progress = _adopted(progress, vault, key)
-    return Resumed(progress, tuple(waiting))
+    return resumed if resumed.waiting else replace(resumed, progress=_adopted(progress, vault, key))
 
 
-def begin(number: int, spool: SpoolPlan, vault: Vault, key: NodeKey) -> Progress:
-    """Given the number of the epoch before, return the progress of a new one, which begins at the present.
+def free_epoch(number: int, vault: Vault, key: NodeKey) -> int:
+    """Given the number of the epoch before, ask the vault and return the next one. Raise the store's errors.
 
     Where it is not known (0), every name is looked at: an epoch may have lost its beginning to pruning, and no number
-    is used again.
-    Raise SpoolNotFollowed, SourceLost, the spool's errors and the store's.
+    is used again. The node's key is made known to the vault.
     """
+    register(vault, key)
     names = vault.store.list(prefix_of(key.node)) if number == 0 else ()
     epoch = max((part.epoch for part in map(part_of_name, names) if part), default=number) + 1
     while vault.store.size(name_of(key.node, epoch, 1, 1)) is not None:
         epoch += 1
+    return epoch
+
+
+def begin(epoch: int, spool: SpoolPlan, vault: Vault) -> Progress:
+    """Given the number of a new epoch, return its progress: it begins at the present.
+
+    Raise SpoolNotFollowed, SourceLost, the spool's errors.
+    """
     meta, data = Path(spool.meta), Path(spool.data)
     kinds = {kind_of(path, spool.kind) for path in (meta, data)}
     if len(kinds) > 1:

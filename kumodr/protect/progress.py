@@ -31,6 +31,16 @@ class BaseFacts:
 
 
 @dataclass(frozen=True)
+class BaseDue:
+    """Why a base is due, and where the stream goes on from it."""
+
+    cause: str
+    reason: str
+    epoch: int
+    begin: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """Behind the last durable segment: the next number, the hash before it, the positions of spool and logs."""
 
@@ -71,12 +81,16 @@ def load_progress(state: Path, vault_id: str) -> Progress | None:
     return progress if progress.vault == vault_id else None
 
 
-def save_progress(state: Path, progress: Progress) -> None:
-    """Given the progress, keep it. Raise OSError."""
-    write_file(state / _NAME, json.dumps(asdict(progress)).encode())
+def why_not_kept(state: Path, progress: Progress) -> str | None:
+    """Given the progress, keep it; return why it could not be kept, or None.
 
-
-def forget_progress(state: Path) -> None:
-    """Given the state directory, take the progress away: a new epoch begins with the next run."""
-    with contextlib.suppress(OSError):
-        (state / _NAME).unlink(missing_ok=True)
+    Where the disk does not take it, the old one, which would claim a backlog, is forgotten: a new epoch begins with the
+    next run.
+    """
+    try:
+        write_file(state / _NAME, json.dumps(asdict(progress)).encode())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            (state / _NAME).unlink(missing_ok=True)
+        return f"progress cannot be kept in {state}: {error.strerror}"
+    return None

@@ -55,6 +55,7 @@ class Shipper:
         self._done: deque[Shipment] = deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._held_back = False
         self._thread = threading.Thread(target=self._run, name="kumodr-ship", daemon=True)
         self._trouble: errors.KumodrError | None = None
         self._first_since = 0.0
@@ -77,6 +78,12 @@ class Shipper:
             self._waiting.append(shipment)
             self._changed.notify_all()
 
+    def hold_back(self, held: bool) -> None:
+        """Ship nothing until it is said that it may go on: what the vault has in front of it is not known."""
+        with self._changed:
+            self._held_back = held
+            self._changed.notify_all()
+
     def acknowledged(self) -> list[Shipment]:
         """Return what the vault acknowledged since the last call, in order."""
         with self._changed:
@@ -93,6 +100,11 @@ class Shipper:
         """Return what is not acknowledged yet, in order."""
         with self._changed:
             return list(self._waiting)
+
+    def at_risk(self) -> tuple[int, int]:
+        """Return how many messages, and of how many bytes, are in what is not acknowledged yet."""
+        counts = [each.facts for each in self.waiting() if not each.rollup]
+        return sum(each["messages"] for each in counts), sum(each["bytes"] for each in counts)
 
     @property
     def trouble(self) -> errors.KumodrError | None:
@@ -160,7 +172,7 @@ class Shipper:
         pause = _FIRST_PAUSE
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or (self._waiting and self.ended is None))
+                self._changed.wait_for(self._has_work)
                 if self._stopping:
                     return
                 shipment = self._waiting[0]
@@ -175,6 +187,9 @@ class Shipper:
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
             pause, self._trouble = _FIRST_PAUSE, None
+
+    def _has_work(self) -> bool:
+        return self._stopping or (bool(self._waiting) and self.ended is None and not self._held_back)
 
     def _pause(self, longest: float) -> None:
         with self._changed:

@@ -9,11 +9,12 @@ Where a base meets the stream: the numbers before `begin` were read before the b
 everything that the base knows. In between both may know the same: changes are absolute, repeating them is harmless.
 `begin` is not the number that comes next, but the one that the kept progress says: after a crash the numbers from there
 on are given anew, to what is read then, and that may be younger than the base.
+The vault is never waited for here: `question.py`.
 """
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kumodr import errors
@@ -22,13 +23,14 @@ from kumodr.plan.model import Plan
 from kumodr.protect.backlog import Backlog
 from kumodr.protect.figures import Board
 from kumodr.protect.log_tail import LogTail
-from kumodr.protect.opening import CannotGoOn, Resumed, begin, resume, source_at
-from kumodr.protect.progress import BaseFacts, Progress, forget_progress, load_progress, save_progress
+from kumodr.protect.opening import CannotGoOn, Resumed, begin, confirmed, free_epoch, resume, source_at
+from kumodr.protect.pause import Pause
+from kumodr.protect.progress import BaseDue, BaseFacts, Progress, load_progress, why_not_kept
+from kumodr.protect.question import Question
 from kumodr.protect.segment_writer import SegmentWriter
 from kumodr.protect.shipper import Shipment, Shipper
 from kumodr.protect.source import Source, SourceLost
 from kumodr.vault.keys import NodeKey
-from kumodr.vault.nodes import register
 from kumodr.vault.open import Vault
 from kumodr.vault.segment import Content
 
@@ -36,16 +38,6 @@ PIECE = 8 << 20
 _IN_MEMORY = 32 << 20
 _FARTHEST_BEHIND = 1 << 30
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
-
-
-@dataclass(frozen=True)
-class BaseDue:
-    """Why a base is due, and where the stream goes on from it."""
-
-    cause: str
-    reason: str
-    epoch: int
-    begin: int
 
 
 class Stream:
@@ -87,9 +79,10 @@ class Stream:
         self._joined = False
         self._due: tuple[str, str] | None = None
         self._why: tuple[str, str] | None = None
-        self._failures = 0
-        self._short_lived = 0
-        self._not_before = 0.0
+        self._asked_epoch: Question[int] | None = None
+        self._asked: Question[Resumed] | None = None
+        self._pause = Pause(_PAUSES)
+        self._short_lived = Pause(_PAUSES)
 
     def start(self) -> None:
         """Begin to ship what is offered. Nobody else uses the state directory from now on. Raise DiskFull."""
@@ -106,7 +99,7 @@ class Stream:
             raise self._shipper.broken
         if self._shipper.ended is not None:
             self._give_up(*self._shipper.ended)
-        if self._source is not None or self._open():
+        if (self._source is not None or self._open()) and self._may_read():
             self._read_round()
         self._publish(time.monotonic() - begun)
 
@@ -123,7 +116,7 @@ class Stream:
 
     def base_due(self) -> BaseDue | None:
         """Return why a base is due now, if one is."""
-        if self._writer is None or self._progress is None:
+        if self._writer is None or self._progress is None or self._asked is not None:
             return None
         cause = self._due or self._progress.why_again(self._clock(), self._protect.base_every)
         return BaseDue(*cause, self._writer.epoch, self._kept) if cause else None
@@ -150,7 +143,7 @@ class Stream:
 
     def finish(self, seconds: float = 5.0) -> None:
         """Read once more, let the vault take what it takes in that time, and keep the rest on disk."""
-        if self._source is not None:
+        if self._source is not None and self._may_read():
             self._read_round()
         self._shipper.wait_until_empty(seconds)
         self._collect()
@@ -170,8 +163,7 @@ class Stream:
             joined = self._joined
             self._give_up("spool", str(reason))
             if not joined:
-                self._short_lived += 1
-                self._wait(self._short_lived)
+                self._short_lived.begin()
         except errors.SpoolUnreadable as error:
             self._close_source()
             self._postpone(error)
@@ -227,41 +219,24 @@ class Stream:
 
     def _collect(self) -> None:
         """Take note of what the vault acknowledged: figures and progress come from nothing else."""
-        done = self._shipper.acknowledged()
-        figures = self._board.now
-        uploaded, segments = figures.uploaded_bytes, figures.segments
-        messages, size = figures.accepted_messages, figures.accepted_bytes
-        until, newest = figures.recoverable_until, figures.acknowledged
-        progress = self._progress
-        for each in done:
-            uploaded += each.size
-            if each.rollup or progress is None or each.epoch != progress.epoch:
-                continue
-            segments += 1
-            messages, size = messages + each.facts["messages"], size + each.facts["bytes"]
-            newest = each.number
-            progress = replace(progress, since_base=progress.since_base + each.size)
+        done, progress = self._shipper.acknowledged(), self._progress
+        own = [each for each in done if not each.rollup and progress and each.epoch == progress.epoch]
+        self._board.count(sum(each.size for each in done), [each.facts for each in own], self._shipper.errors)
+        if progress is None or not own:
+            return
+        until = self._board.now.recoverable_until
+        for each in own:
             if progress.base is not None and each.number >= progress.base.whole:
                 self._join()
             if self._joined and not each.partial:
                 until = text_of_time(min(each.taken, self._clock()))
-        self._progress = progress
-        last = next((each for each in reversed(done) if not each.rollup), None)
-        if last is not None:
-            self._advance(last)
-        self._board.update(
-            uploaded_bytes=uploaded,
-            segments=segments,
-            accepted_messages=messages,
-            accepted_bytes=size,
-            acknowledged=newest,
-            recoverable_until=until,
-            vault_errors=self._shipper.errors,
-        )
+        self._progress = replace(progress, since_base=progress.since_base + sum(each.size for each in own))
+        self._advance(own[-1])
+        self._board.update(acknowledged=own[-1].number, recoverable_until=until)
 
     def _open(self) -> bool:
         """Go on from the last position, or begin a new epoch; return whether reading can begin."""
-        if time.monotonic() < self._not_before:
+        if not (self._pause.is_over and self._short_lived.is_over):
             return False
         try:
             if self._writer is not None and self._position is not None:
@@ -276,11 +251,10 @@ class Stream:
         except errors.KumodrError as error:
             self._postpone(error)
         else:
-            self._failures = 0
+            self._pause.forget()
         return self._source is not None
 
     def _open_epoch(self) -> None:
-        register(self._vault, self._key)
         if self._why is None:
             try:
                 resumed = resume(self._progress, self._backlog, self._vault, self._key)
@@ -289,12 +263,18 @@ class Stream:
             else:
                 self._go_on(resumed)
                 return
+        if self._asked_epoch is None:
+            self._asked_epoch = Question(lambda: free_epoch(self._epoch, self._vault, self._key), _PAUSES)
+        epoch = self._asked_epoch.answer(self.hold)
+        if epoch is None:
+            self._board.update(trouble=self._asked_epoch.trouble)
+            return
+        self._asked_epoch = None
         cause, reason = self._why or ("first", "this spool is not protected yet")
-        progress = begin(self._epoch, self._spool, self._vault, self._key)
+        progress = begin(epoch, self._spool, self._vault)
         self._read_from(progress, begins=True)
         progress = replace(progress, logs=self._tail.position() if self._tail else None)
-        self._writer = SegmentWriter(self._vault, self._key, progress.epoch, 1, None)
-        self._epoch, self._progress, self._position = progress.epoch, progress, progress
+        self._write_from(progress)
         self._kept = 1
         self._save()
         self._joined, self._due, self._why = False, (cause, reason), None
@@ -303,19 +283,48 @@ class Stream:
         self._say(f"a new base is due: {reason}")
 
     def _go_on(self, resumed: Resumed) -> None:
+        """Hold the spool's logs, and ask the vault whether the epoch goes on."""
         progress = resumed.progress
         self._kept = self._progress.next if self._progress else 1
         self._read_from(progress)
+        self._shipper.hold_back(True)
         for each in resumed.waiting:
             self._shipper.offer(each)
-        self._writer = SegmentWriter(self._vault, self._key, progress.epoch, progress.next, progress.previous)
-        self._epoch, self._progress, self._position = progress.epoch, progress, progress
-        base = progress.base
-        unacknowledged = resumed.waiting[0].number if resumed.waiting else progress.next
-        self._joined = base is not None and unacknowledged > base.whole
-        self._board.update(acknowledged=unacknowledged - 1)
         if progress.taken:
             self._taken = max(self._taken, time_of_text(progress.taken))
+        self._asked, self._joined = Question(lambda: confirmed(resumed, self._vault, self._key), _PAUSES), False
+        self._write_from(progress)
+
+    def _may_read(self) -> bool:
+        """Whether the vault confirmed that the epoch goes on, or takes so long that reading must not wait for it."""
+        if self._asked is None:
+            return True
+        try:
+            resumed = self._asked.answer(self.hold)
+            if resumed is None:
+                self._board.update(trouble=self._asked.trouble)
+                return self._asked.is_late
+            self._confirmed(resumed)
+        except CannotGoOn as reason:
+            self._give_up(reason.cause, reason.reason)
+            return False
+        return True
+
+    def _write_from(self, progress: Progress) -> None:
+        self._writer = SegmentWriter(self._vault, self._key, progress.epoch, progress.next, progress.previous)
+        self._epoch, self._progress, self._position = progress.epoch, progress, progress
+
+    def _confirmed(self, resumed: Resumed) -> None:
+        progress, base = resumed.progress, resumed.progress.base
+        if progress.next > resumed.first and not resumed.waiting:
+            if self._position is not self._progress:
+                raise CannotGoOn("state lost", f"the vault has segment {progress.next - 1}, which was not noted")
+            self._write_from(progress)
+        self._asked = None
+        self._shipper.hold_back(False)
+        unacknowledged = resumed.waiting[0].number if resumed.waiting else progress.next
+        self._joined = base is not None and unacknowledged > base.whole
+        self._board.update(acknowledged=unacknowledged - 1, trouble=None)
         if base is not None:
             self._board.update(base=base.point, base_taken=base.taken)
 
@@ -331,6 +340,10 @@ class Stream:
         """
         self._close_source()
         self._shipper.forget()
+        self._shipper.hold_back(False)
+        for question in filter(None, (self._asked, self._asked_epoch)):
+            question.forget()
+        self._asked = self._asked_epoch = None
         if self._progress is not None:
             self._epoch = max(self._epoch, self._progress.epoch)
             self._progress = replace(self._progress, spool=None)
@@ -340,16 +353,13 @@ class Stream:
         self._why = (cause, reason)
 
     def _save(self) -> None:
-        """Keep the progress; where the disk does not take it, forget the old one, which would claim a backlog."""
         if self._progress is None:
             return
-        try:
-            save_progress(self._state, self._progress)
-        except OSError as error:
-            forget_progress(self._state)
-            self._say(f"progress cannot be kept in {self._state}: {error.strerror}")
-        else:
+        refusal = why_not_kept(self._state, self._progress)
+        if refusal is None:
             self._kept = self._progress.next
+        else:
+            self._say(refusal)
 
     def _close_source(self) -> None:
         if self._source is not None:
@@ -358,16 +368,12 @@ class Stream:
 
     def _postpone(self, error: errors.KumodrError) -> None:
         self._board.update(trouble=str(error))
-        self._failures += 1
-        self._wait(self._failures)
-
-    def _wait(self, times: int) -> None:
-        """Given how often something went wrong, wait so much longer before it is tried again."""
-        self._not_before = time.monotonic() + _PAUSES[min(times, len(_PAUSES)) - 1]
+        self._pause.begin()
 
     def _join(self) -> None:
         """Note that the vault gives back what the stream has."""
-        self._joined, self._short_lived = True, 0
+        self._joined = True
+        self._short_lived.forget()
 
     def _heartbeat_due(self) -> bool:
         """Whether an empty segment is worth it: now and then, and to finish the join of a new base."""
@@ -376,22 +382,19 @@ class Stream:
         return joins or time.monotonic() - self._shipped_at >= self._protect.heartbeat
 
     def _publish(self, seconds: float) -> None:
-        waiting = self._shipper.waiting()
-        counts = [each.facts for each in waiting if not each.rollup]
         trouble = self._shipper.trouble
+        messages, size = self._shipper.at_risk()
         known = self._writer is not None and self._joined
-        if self._writer is None:
-            state = "lost" if self._board.now.rebases else "starting"
-        elif self._backlog.size or (trouble is not None and waiting):
-            state = "behind"
-        else:
-            state = "protected" if self._joined else "waiting for a base"
+        reads = self._source is not None and self._asked is None
+        behind = self._asked or self._backlog.size or (trouble is not None and self._shipper.waiting())
+        state = "behind" if behind else "protected" if self._joined else "waiting for a base"
+        none = "lost" if self._board.now.rebases else "starting"
         self._board.update(
-            state=state,
+            state=state if self._writer else none,
             time=text_of_time(self._clock()),
             backlog_bytes=self._backlog.size,
-            messages_at_risk=sum(each["messages"] for each in counts) if known else None,
-            bytes_at_risk=sum(each["bytes"] for each in counts) + self._behind if known else None,
+            messages_at_risk=messages if known else None,
+            bytes_at_risk=size + self._behind if known else None,
             round_seconds=round(seconds, 4),
-            trouble=str(trouble) if trouble else self._board.now.trouble if self._source is None else None,
+            trouble=str(trouble) if trouble else None if reads else self._board.now.trouble,
         )
