@@ -282,8 +282,8 @@ class Protected:
 
 
 @contextlib.contextmanager
-def under_protection(folder: Path, *, backlog: int = 1 << 30) -> Iterator[Protected]:
-    made = Protected(folder, backlog=backlog)
+def under_protection(folder: Path, *, backlog: int = 1 << 30, kind: Kind = "rocksdb") -> Iterator[Protected]:
+    made = Protected(folder, kind, backlog=backlog)
     try:
         made.round()
         made.accept(1, 1)

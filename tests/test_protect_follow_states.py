@@ -42,7 +42,6 @@ class MadeLogs(RuleBasedStateMachine):
         self.state: dict[bytes, bytes | None] = {}
         self.log = 5
         self.unlinked: dict[int, bool] = {}
-        self.ends: dict[int, int] = {}
         self.empty_log()
         self.rebase()
 
@@ -63,11 +62,9 @@ class MadeLogs(RuleBasedStateMachine):
         self.follower = Follower(self.folder, cursor)
         self.changed: dict[bytes, bytes | None] = {}
         self.checkpoint = (cursor, dict(self.base))
-        present = self.present()
-        self.seen = {number for number in present if number >= cursor.log}
-        self.gone = cursor.log not in self.seen and (cursor.sequence is None or not self.seen)
-        unseen = [end for number, end in self.ends.items() if number >= cursor.log and number not in present]
-        self.missed = cursor.sequence is not None and any(end > cursor.sequence for end in unseen)
+        self.missed = False
+        self.seen = {number for number in self.present() if number >= cursor.log}
+        self.gone = cursor.log not in self.seen
 
     def present(self) -> set[int]:
         return {int(path.stem) for path in self.folder.glob("*.log")}
@@ -97,7 +94,6 @@ class MadeLogs(RuleBasedStateMachine):
         if not torn:
             self.grow(100)
         self.unlinked[self.log] = self.holds_records
-        self.ends[self.log] = self.sequence
         self.log += step
         self.empty_log()
 
@@ -141,14 +137,18 @@ class MadeLogs(RuleBasedStateMachine):
         self.base |= self.changed
         cursor = Cursor.of(self.follower.cursor.document())
         self.follower.close()
+        missed = self.missed
         self.open(cursor)
+        self.missed = missed and not self.gone
 
     @rule()
     def go_back(self) -> None:
         """A follower died before it stored its cursor: an older one goes on, and reads some records again."""
         self.follower.close()
         cursor, self.base = self.checkpoint
+        missed = self.missed
         self.open(cursor)
+        self.missed = missed and not self.gone
 
     @rule()
     def read_to_the_end(self) -> None:

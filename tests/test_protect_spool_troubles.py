@@ -144,7 +144,7 @@ def test_bodies_are_not_read_again_because_their_message_was_put_off(protected: 
     for path in old:
         os.utime(path, (1, 1))
     protected.put_off(2, 78)
-    source = LocalSource(protected.spool / "meta", protected.spool / "data")
+    source = LocalSource(protected.spool / "meta", protected.spool / "data", protected.made.state / "another")
     for piece in source.pieces(1 << 20):
         assert len(piece.data) == 4
     protected.put_off(2, 79)

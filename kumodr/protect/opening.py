@@ -108,12 +108,14 @@ def begin(epoch: int, spool: SpoolPlan, vault: Vault) -> Progress:
     return Progress(vault.id, epoch, 1, None, position, None, None)
 
 
-def source_at(progress: Progress, spool: SpoolPlan, *, begins: bool) -> Source:
+def source_at(progress: Progress, spool: SpoolPlan, state: Path, *, begins: bool) -> Source:
     """Given progress, return what reads the spool from there; where an epoch `begins`, what is there now is known.
 
     Raise SourceLost.
     """
     meta, data = Path(spool.meta), Path(spool.data)
+    if progress.spool is not None and "journal" in progress.spool:
+        return LocalSource(meta, data, state, progress.spool)
     if progress.spool is not None:
         try:
             return RocksSource(meta, data, progress.spool)
@@ -121,7 +123,7 @@ def source_at(progress: Progress, spool: SpoolPlan, *, begins: bool) -> Source:
             raise SourceLost("the position that was kept cannot be read") from error
     if not begins:
         raise SourceLost("what was known of the spool is lost")
-    source = LocalSource(meta, data)
+    source = LocalSource(meta, data, state)
     source.note_present()
     return source
 

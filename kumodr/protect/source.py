@@ -50,7 +50,10 @@ class Source(Protocol):
         ...
 
     def position(self) -> Mapping[str, Any] | None:
-        """Where a new source would go on behind the last piece yielded, as JSON values; None where it could not."""
+        """Where a new source would go on behind the last piece yielded, as JSON values; None where it could not.
+
+        To be called before the piece is given to anybody. Raise SourceLost.
+        """
         ...
 
     def hold(self) -> None:

@@ -67,14 +67,12 @@ class Stream:
         self._backlog = Backlog(self._state, plan.protect.backlog)
         self._shipper = Shipper(vault, self._backlog, key.public)
         self._progress: Progress | None = None
-        self._epoch = 0
-        self._kept = 1
+        self._epoch, self._kept = 0, 1
         self._writer: SegmentWriter | None = None
         self._source: Source | None = None
         self._tail: LogTail | None = None
         self._position: Progress | None = None
-        self._taken = clock()
-        self._behind = 0
+        self._taken, self._behind = clock(), 0
         self._shipped_at = 0.0
         self._joined = False
         self._due: tuple[str, str] | None = None
@@ -263,17 +261,17 @@ class Stream:
             else:
                 self._go_on(resumed)
                 return
-        if self._asked_epoch is None:
-            self._asked_epoch = Question(lambda: free_epoch(self._epoch, self._vault, self._key), _PAUSES)
-        epoch = self._asked_epoch.answer(self.hold)
+        asked = self._asked_epoch = self._asked_epoch or Question(self._free_epoch, _PAUSES)
+        epoch = asked.answer(self.hold)
         if epoch is None:
-            self._board.update(trouble=self._asked_epoch.trouble)
+            self._board.update(trouble=asked.trouble)
             return
         self._asked_epoch = None
         cause, reason = self._why or ("first", "this spool is not protected yet")
         progress = begin(epoch, self._spool, self._vault)
         self._read_from(progress, begins=True)
-        progress = replace(progress, logs=self._tail.position() if self._tail else None)
+        if self._source and self._tail:
+            progress = replace(progress, spool=self._source.position(), logs=self._tail.position())
         self._write_from(progress)
         self._kept = 1
         self._save()
@@ -282,10 +280,12 @@ class Stream:
         self._board.note_rebase(text_of_time(self._clock()), cause, reason)
         self._say(f"a new base is due: {reason}")
 
+    def _free_epoch(self) -> int:
+        return free_epoch(self._epoch, self._vault, self._key)
+
     def _go_on(self, resumed: Resumed) -> None:
         """Hold the spool's logs, and ask the vault whether the epoch goes on."""
-        progress = resumed.progress
-        self._kept = self._progress.next if self._progress else 1
+        progress, self._kept = resumed.progress, self._progress.next if self._progress else 1
         self._read_from(progress)
         self._shipper.hold_back(True)
         for each in resumed.waiting:
@@ -330,7 +330,7 @@ class Stream:
 
     def _read_from(self, progress: Progress, *, begins: bool = False) -> None:
         self._tail = LogTail(self._logs, progress.logs)
-        self._source = source_at(progress, self._spool, begins=begins)
+        self._source = source_at(progress, self._spool, self._state, begins=begins)
         self._board.update(epoch=progress.epoch, trouble=None)
 
     def _give_up(self, cause: str, reason: str) -> None:

@@ -137,10 +137,11 @@ def _identity(at: int) -> str:
         text = read_whole(descriptor, 1 << 10).decode("ascii", "replace").strip().replace("/", "|")
     finally:
         os.close(descriptor)
-    return f"{text}/{os.fstat(at).st_ino}/{_boot()}"
+    return f"{text}/{os.fstat(at).st_ino}/{boot_id()}"
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """Return what tells one start of this machine from another, empty where the system does not say."""
     try:
         return _BOOT.read_text("ascii").strip()
     except FileNotFoundError:

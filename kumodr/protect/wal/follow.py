@@ -28,11 +28,7 @@ to the system with every write, logs not recycled.
    to show it. What a restart may break is caught: the memory of a machine that lost its power (`database.py`), and a
    database that went back to fewer writes: its numbers come again, its logs have lower numbers, or the one
    read is shorter than it was.
-5. *A log that went before it was held.* A follower that begins at a cursor whose log is gone goes on with the oldest log
-   there is. The sequence (1) decides whether anything was missed: the first record there, or the MANIFEST while there is
-   none, has the number that is due, or it has not, and a new base is. So a stop of kumodr and a restart of the server
-   meanwhile, which flushes what was read and unlinks its log, cost no base. The number has to be known for it.
-6. *Not this database.* Another IDENTITY, another directory, another file of the same name.
+5. *Not this database.* Another IDENTITY, another directory, another file of the same name.
 
 Replaying from a cursor before the moment of a base, over this base, gives the state of the end: for every key
 the last write wins, and all writes since the base are among those replayed.
@@ -174,8 +170,6 @@ class Follower:
                 raise WalUnusable(reason)
             for number in sight.logs:
                 self._hold(number)
-            if self._log not in self._held:
-                self._go_on_without(self._log)
             held = self._held.get(self._log)
             if held is None:
                 raise WalUnusable(f"the log {name_of_log(self._log)} is gone")
@@ -187,12 +181,6 @@ class Follower:
             if self._log in sight.logs or max(self._held) > self._log:
                 return sight
         raise WalUnusable(f"after the log {name_of_log(self._log)} there is no newer one: the database went back")
-
-    def _go_on_without(self, log: int) -> None:
-        """Given the log at the cursor, which was not listed, hold it if it is there; else go to the oldest newer one."""
-        self._hold(log)
-        if log not in self._held and self._held and self._replay.sequence is not None:
-            self._log, self._offset, self._reader = min(self._held), 0, WalReader()
 
     def _hold(self, number: int) -> None:
         if number >= self._log and number not in self._held:
