@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 import pytest
 from disks import mounted_if_allowed
-from hypothesis import HealthCheck, Phase, assume, note, settings
+from hypothesis import HealthCheck, Phase, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from lab_world import LabWorld
@@ -57,6 +57,9 @@ class Happening:
     when: Callable[[Any], bool]
     long: bool
     drawn: Mapping[str, st.SearchStrategy[Any]]
+
+    def __repr__(self) -> str:
+        return self.act.__name__
 
 
 HAPPENINGS: list[Happening] = []
@@ -103,7 +106,6 @@ class Site(RuleBasedStateMachine):
         possible = [each for each in HAPPENINGS if (long or not each.long) and each.when(self)]
         chosen = data.draw(st.sampled_from(possible))
         words = {name: data.draw(strategy) for name, strategy in chosen.drawn.items()}
-        note(f"{chosen.act.__name__} {words}")
         self.counts[chosen.act.__name__] += 1
         self.since_long = 0 if chosen.long else self.since_long + 1
         chosen.act(self, **words)
