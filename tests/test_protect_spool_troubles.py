@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from protected import BEGUN, Kind, LocalServer, Protected, RocksServer
+from protected import BEGUN, Kind, Protected
 from servers import wait_for
 from wal_database import untouched
 
@@ -239,8 +239,7 @@ def test_a_stopped_spool_is_read_by_somebody_who_may_only_read_and_stays_as_it_i
         protected.crash()
         for _ in range(3):
             protected.round()
-        kind = {RocksServer: "protected", LocalServer: "waiting for a base"}
-        assert protected.board.now.state == kind[type(protected.server)]
+        assert protected.board.now.state == "protected"
         assert protected.board.now.trouble is None
     finally:
         os.seteuid(0)
