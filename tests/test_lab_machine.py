@@ -253,5 +253,5 @@ def test_whatever_happens_to_a_site(kind: Literal["RocksDB", "LocalDisk"], lab_o
     )
     judged = Machine.counts.pop("messages judged")
     sys.stdout.write(f"{judged} messages judged, {Machine.counts.total()} steps: {dict(Machine.counts)}\n")
-    assert judged > 100 * RUNS
+    assert judged > 20 * RUNS
     assert Machine.counts.total() >= RUNS * (STEPS - 2)
