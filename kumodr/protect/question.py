@@ -32,6 +32,7 @@ class Question(Generic[Answer]):
         self._over = threading.Event()
         self._answers: list[Answer] = []
         self._failure: Exception | None = None
+        self._erred = False
         self.trouble: str | None = "the vault does not answer"
         """Why there is no answer."""
         threading.Thread(target=self._run, name="kumodr-ask", daemon=True).start()
@@ -44,10 +45,10 @@ class Question(Generic[Answer]):
     def answer(self, meanwhile: Callable[[], None]) -> Answer | None:
         """Return the answer, None where there is none yet. Raise what asking raised, but for errors of the vault.
 
-        Until it is late it is waited for; `meanwhile` is called again and again then.
+        Until it is late, or the vault said an error, it is waited for; `meanwhile` is called again and again then.
         """
-        while not self._over.wait(0.0 if self.is_late else MEANWHILE):
-            if self.is_late:
+        while not self._over.wait(0.0 if self.is_late or self._erred else MEANWHILE):
+            if self.is_late or self._erred:
                 return None
             meanwhile()
         if self._failure is not None:
@@ -60,7 +61,7 @@ class Question(Generic[Answer]):
             try:
                 self._answers.append(self._ask())
             except errors.KumodrError as error:
-                self.trouble = str(error)
+                self.trouble, self._erred = str(error), True
                 self._over.wait(self._pauses[min(times, len(self._pauses) - 1)])
                 times += 1
                 continue
