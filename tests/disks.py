@@ -31,4 +31,7 @@ def mounted_if_allowed(folder: Path, size: str) -> Iterator[Path | None]:
     try:
         yield folder
     finally:
-        wait_for("the end of work there", lambda: not subprocess.run(["umount", folder], stderr=subprocess.DEVNULL).returncode)
+        wait_for(
+            "the end of work there",
+            lambda: not subprocess.run(["umount", folder], stderr=subprocess.DEVNULL).returncode,
+        )
