@@ -33,7 +33,7 @@ class Disaster:
 
     def __init__(self, folder: Path, options: Options) -> None:
         self.lab = folder / "lab"
-        self.lab.mkdir()
+        self.lab.mkdir(parents=True)
         self.key = folder / "keys" / "identity.txt"
         self.key.parent.mkdir()
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "c"), "XDG_STATE_HOME": str(folder / "s")}
@@ -183,6 +183,31 @@ def test_what_is_in_the_way_is_said_before_anything_is_touched(disaster: Disaste
         assert "something else listens at" in refused["message"]
         assert not (disaster.lab / "site" / "spool").exists()
     assert facts_of(disaster.kumodr("runs", "resume", "--yes", code=3))["loaded"] == MESSAGES
+
+
+def test_on_an_empty_machine_the_vault_and_the_key_are_enough(disaster: Disaster, tmp_path: Path) -> None:
+    disaster.site.wipe()
+    elsewhere = Disaster(tmp_path / "other", disaster.options)
+    target = elsewhere.lab / "new"
+    words = ["recover", "system", "--vault", disaster.vault, "--identity", str(disaster.key), "--to", str(target)]
+    elsewhere.kumodr(*words, "--dry-run")
+    assert not target.exists()
+    assert elsewhere.kumodr("recover", "system", "--vault", disaster.vault, code=2)["error"] == "UsageWrong"
+    try:
+        facts = facts_of(elsewhere.kumodr(*words, "--yes", code=3))
+        assert facts["expected"] == facts["loaded"] == MESSAGES
+        assert not (disaster.lab / "site").exists()
+        site = open_site(target)
+        site.sink_rules(mode="accept")
+        first = {each.load_id for each in sent(disaster.lab / "world")}
+        wait_for("every message", lambda: {each.load_id for each in taken(site.world)} >= first, 60)
+        sums = account(sent(disaster.lab / "world"), taken(site.world))
+        assert (sums.missing, sums.duplicates) == ((), ())
+        again = elsewhere.kumodr(*words, "--yes", "--pause-before", "stop", code=1)
+        assert "new key" in again["message"]  # what survives now would be captured by a key that nobody vouched for
+    finally:
+        if (target / "site" / "site.json").exists():
+            open_site(target).kill()
 
 
 def test_a_mail_server_that_does_not_start_stops_the_run_and_the_next_try_goes_on(disaster: Disaster) -> None:

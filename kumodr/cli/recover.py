@@ -1,11 +1,14 @@
 """`kumodr recover`: the scenarios of a disaster, each one command that survives its own death."""
 
 import argparse
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kumodr import errors
-from kumodr.cli.options import add_identity_option, identities_of, time_wanted
+from kumodr.cli.options import add_identity_option, identities_of, time_wanted, vault_of
 from kumodr.cli.running import add_run_options
 from kumodr.cli.terminal import Terminal, age_text
 from kumodr.clock import system_clock, text_of_time
@@ -29,11 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     system.add_argument("--max-age", metavar="AGE", default="7d", help="the policy's max_age (default 7d)")
     system.add_argument("--retry-interval", metavar="AGE", default="20m", help="the policy's shortest (default 20m)")
+    system.add_argument("--vault", metavar="URL", help="on a machine where nothing is left: the vault; needs --to")
+    system.add_argument("--to", metavar="DIR", help="with --vault: where kumodr's plan and state go, from the vault")
     add_identity_option(system)
     add_run_options(system)
     parser.epilog = (
         "example:\n  kumodr recover system --identity /media/usb/kumodr-identity.txt --dry-run\n"
         "  kumodr recover system --identity /media/usb/kumodr-identity.txt\n"
+        "  kumodr recover system --vault /mnt/vault --identity key.txt --to /var/lib/kumodr   on an empty machine\n"
         "  kumodr recover system --at '2026-11-23 14:03:07' --pause-before place --yes\n"
         "  kumodr runs resume    after it was killed, interrupted or stopped"
     )
@@ -44,9 +50,48 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _system(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    if (arguments.vault is None) != (arguments.to is None):
+        raise errors.UsageWrong("--vault and --to go together", remedy="give both on a machine where nothing is left")
+    identities_of(arguments)  # that there is one is known before anything is begun
+    with _plan_file(arguments, terminal) as plan_file:
+        return _on(plan_file, arguments, terminal)
+
+
+@contextmanager
+def _plan_file(arguments: argparse.Namespace, terminal: Terminal) -> Generator[Path]:
+    """Give the plan: the one that is named, the nearest, or the one from the vault, put into --to."""
+    from kumodr.plan.load import NAME, nearest
+
+    if arguments.to is None:
+        yield Path(arguments.plan).absolute() if arguments.plan else nearest(Path.cwd())
+        return
+    from kumodr.durable import write_file
+    from kumodr.recover.system.bare import plan_for
+
+    directory = Path(arguments.to).absolute()
+    file = directory / NAME
+    if file.is_file():
+        terminal.note(f"the plan is {file}, as an earlier try left it")
+        yield file
+        return
+    if directory.exists() and any(directory.iterdir()):
+        raise errors.TargetNotEmpty(f"{directory} is not empty, and holds no {NAME}")
+    text = plan_for(vault_of(arguments, None), arguments.vault, identities_of(arguments), directory, terminal.progress)
+    terminal.clear()
+    if arguments.dry_run:
+        with tempfile.TemporaryDirectory(prefix="kumodr-plan-") as folder:
+            Path(folder, NAME).write_bytes(text)
+            yield Path(folder, NAME)
+        return
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_file(file, text)
+    terminal.note(f"the plan from the vault is {file}; `kumodr runs resume` is to be given there")
+    yield file
+
+
+def _on(plan_file: Path, arguments: argparse.Namespace, terminal: Terminal) -> int:
     from kumodr.cli.running import asks_are_possible, carried_out, opening_of, rehearse, report
     from kumodr.cli.spool import age_of
-    from kumodr.plan.load import nearest
     from kumodr.recover.system.runbook import NAME
     from kumodr.recover.system.scene import Scene, Wanted
     from kumodr.runbooks.registry import runbook_of
@@ -54,10 +99,9 @@ def _system(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from kumodr.runbooks.session import why_not_unattended
     from kumodr.runbooks.state import state_of
 
-    identities_of(arguments)  # that it opens the vault is known before anything is begun
     at, disaster = (time_wanted(each, system_clock) for each in (arguments.at, arguments.disaster))
     wanted = Wanted(
-        plan=str(Path(arguments.plan).absolute() if arguments.plan else nearest(Path.cwd())),
+        plan=str(plan_file),
         identity=str(Path(arguments.identity).absolute()) if arguments.identity else None,
         at=text_of_time(at) if at else None,
         disaster=text_of_time(disaster) if disaster else None,

@@ -1,10 +1,12 @@
 """Configuration as a component: files and folders, what defines the services, and the environment that they read."""
 
 import fnmatch
+import json
 import os
 import stat
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +18,15 @@ from kumodr.runtimes.protocol import Definition
 from kumodr.source import Capture, CaptureFacts, Held, SourceFile, identity_of
 
 ENVIRONMENT = "environment"
+PLAN = "plan.json"
+"""The plan itself, as it was understood: a recovery begins with it where nothing else is left."""
+
 _LARGEST_FILE = 256 << 20
 
 
 class ConfigComponent:
     """What the plan and the runtime name, below `files/` with its absolute path, and matching variables: of this
-    process in the file `environment`, of each running service in `environment.SERVICE`.
+    process in the file `environment`, of each running service in `environment.SERVICE`. The plan is in `plan.json`.
     """
 
     name = "config"
@@ -60,6 +65,8 @@ class ConfigComponent:
         for name, values in variables.items():
             text = "".join(f"{each}={_quoted(value)}\n" for each, value in sorted(values.items())).encode()
             found[name] = SourceFile(name, mode=0o600, size=len(text), content=Held(text))
+        whole = json.dumps(asdict(self._whole), indent=1).encode()
+        found[PLAN] = SourceFile(PLAN, mode=0o600, size=len(whole), content=Held(whole))
         clear: dict[str, Any] = {
             "config_files": files,
             "variables": len(variables[ENVIRONMENT]),

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kumodr import errors
+from kumodr.durable import write_file
 from kumodr.lab import services
 from kumodr.lab.options import read_options
 from kumodr.lab.ports import free_ports
@@ -21,9 +22,13 @@ def rebuild(directory: Path, plan: Plan, restored: Path) -> None:
     root = directory / "site"
     if (root / "site.json").exists():
         return
+    world_file = directory / "world" / "world.json"
+    if not world_file.exists():
+        world_file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(world_file, json.dumps({"port": free_ports(1)[0]}).encode())
     try:
         options = read_options(root / "config" / "lab.json")
-        world = json.loads((directory / "world" / "world.json").read_text())
+        world = json.loads(world_file.read_text())
     except (OSError, ValueError) as error:
         raise errors.LabMissing(f"the lab at {directory} cannot be laid out again: {error}") from error
     for name in ("logs", "prometheus/data", "run"):
@@ -42,6 +47,8 @@ def rebuild(directory: Path, plan: Plan, restored: Path) -> None:
     processes = {"sink": Process(**world["process"])} if "process" in world else {}
     site = Site(directory, options, addresses, processes)
     (root / "spool").chmod(0o755)
+    if not (directory / "world" / "control.json").exists():
+        site.sink_rules(mode="rules")
     services.write_configuration(site)
     site.remember()
 

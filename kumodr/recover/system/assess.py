@@ -52,6 +52,7 @@ def assess(scene: Scene, context: Context) -> Outcome:
         warnings += [f"in the vault: {each}" for each in points.problems]
     except errors.KumodrError as error:
         missing.append(str(error).rstrip("."))
+    missing += list(_programs(scene))
     if not running:
         missing += list(_taken_ports(scene))
     left = survives(scene.meta) or survives(scene.data)
@@ -93,6 +94,17 @@ def _why_not_vouched(scene: Scene) -> str | None:
         f"this host has a new key that the identity file does not name; if it was rebuilt, add the line "
         f"`# kumodr node {scene.plan.site} {key}` to that file"
     )
+
+
+def _programs(scene: Scene) -> Iterator[str]:
+    """Yield the programs that the site's services or their examination need and that this machine lacks."""
+    parts, kind = scene.plan.components, scene.plan.runtime.kind
+    wanted = [("redis-server", "redis-server")] if parts.redis is not None else []
+    wanted += [("promtool", "prometheus")] if parts.prometheus is not None else []
+    wanted += [("docker", "docker.io docker-compose")] if kind == "compose" else []
+    for program, package in wanted:
+        if shutil.which(program) is None:
+            yield f"{program} is missing on this machine: `apt install {package}`"
 
 
 def _taken_ports(scene: Scene) -> Iterator[str]:

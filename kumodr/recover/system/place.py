@@ -38,7 +38,7 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
         half.chmod(_HALF_MODE)
         if aside.exists():
             told.append(f"what was in {half} is now {aside}")
-    files = list(_missing_files(work / "config" / "files"))
+    files = list(_missing_files(work / "config" / "files", _lab_moved(scene, work / "config" / "files")))
     if files:
         told.append(f"{len(files)} files of configuration were gone, and are back")
     if scene.plan.components.logs is not None:
@@ -121,14 +121,30 @@ def _where_missing(source: Path, target: Path) -> Iterator[str]:
         yield f"{target} was gone, and is back"
 
 
-def _missing_files(files: Path) -> Iterator[str]:
+def _lab_moved(scene: Scene, files: Path) -> tuple[Path, Path] | None:
+    """Return where a lab of processes was and where it is now, None where that is the same place."""
+    if scene.plan.runtime.kind != "process":
+        return None
+    found = next((path for path in files.rglob("lab.json") if path.parent.name == "config"), None)
+    if found is None:
+        return None
+    was = Path("/") / found.parent.parent.relative_to(files)
+    now = Path(scene.plan.runtime.directory or ".") / "site"
+    return None if was == now else (was, now)
+
+
+def _missing_files(files: Path, moving: tuple[Path, Path] | None) -> Iterator[str]:
     """Put each restored file where none is, with its mode and owner; yield it. Links are made as they were."""
     for path in sorted(files.rglob("*")):
         target = Path("/") / path.relative_to(files)
+        if moving is not None:
+            if moving[0] not in target.parents:
+                continue
+            target = moving[1] / target.relative_to(moving[0])
         if os.path.lexists(target):
             continue
         if path.is_dir() and not path.is_symlink():
-            target.mkdir(parents=True)
+            target.mkdir(parents=True, exist_ok=True)
             shutil.copystat(path, target)
             continue
         beside = target.with_name(f".{target.name}.kumodr")

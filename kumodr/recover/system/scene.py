@@ -15,6 +15,7 @@ from kumodr.runtimes.protocol import Runtime
 from kumodr.vault.keys import Identities, load_identities
 from kumodr.vault.open import Vault, open_vault
 
+_WORLD = "sink"
 Say = Callable[[str], None]
 
 
@@ -92,9 +93,16 @@ class Scene:
             return None
 
     def services(self, runtime: Runtime) -> tuple[str, ...]:
-        """Return the services in the order in which they start, the mail server last."""
+        """Return the services in the order in which they start, the mail server last.
+
+        The sink of a lab is none: it stands for the rest of the world.
+        """
         named = services_of(self.plan.runtime)
-        return (*(each for each in runtime.services() if each not in named and each != "sink"), *named)
+        return (*(each for each in runtime.services() if each not in named and each != _WORLD), *named)
+
+    def world(self, runtime: Runtime) -> tuple[str, ...]:
+        """Return what stands for the rest of the world where the site is a lab."""
+        return tuple(each for each in runtime.services() if each == _WORLD)
 
     @property
     def kumod(self) -> str:

@@ -29,7 +29,7 @@ def start(scene: Scene, context: Context) -> Outcome:
     """Start what does not run, the mail server last."""
     runtime = _runtime(scene, context)
     names = scene.services(runtime)
-    for name in names:
+    for name in (*scene.world(runtime), *names):
         context.say(f"starting {name}")
         if not runtime.state(name).running:
             runtime.start(name)
