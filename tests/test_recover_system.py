@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ class Disaster:
 
 
 @pytest.fixture
-def disaster(tmp_path: Path, lab_options: Options) -> Iterator[Disaster]:
-    made = Disaster(tmp_path, lab_options)
+def disaster(tmp_path: Path, lab_options: Options, request: pytest.FixtureRequest) -> Iterator[Disaster]:
+    made = Disaster(tmp_path, replace(lab_options, kind=getattr(request, "param", "RocksDB")))
     try:
         made.begin()
         yield made
@@ -104,6 +105,7 @@ def facts_of(document: Any) -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.parametrize("disaster", ["RocksDB", "LocalDisk"], indirect=True)
 def test_a_site_that_is_gone_comes_back_and_loses_and_repeats_nothing(disaster: Disaster) -> None:
     disaster.site.wipe()
     dry = disaster.kumodr("recover", "system", "--identity", str(disaster.key), "--dry-run")
@@ -209,9 +211,16 @@ def test_on_an_empty_machine_the_vault_and_the_key_are_enough(disaster: Disaster
             open_site(target).kill()
 
 
-def test_a_mail_server_that_does_not_start_stops_the_run_and_the_next_try_goes_on(disaster: Disaster) -> None:
+def test_a_vault_that_goes_and_a_server_that_does_not_start_stop_the_run_and_the_next_try_goes_on(
+    disaster: Disaster,
+) -> None:
     disaster.site.wipe()
-    disaster.recover("--pause-before", "start", code=3)
+    disaster.recover("--pause-before", "restore", code=3)
+    os.rename(disaster.vault, f"{disaster.vault}-away")
+    gone = disaster.kumodr("runs", "resume", "--yes", code=1)
+    assert "stopped at restore" in gone["message"]
+    os.rename(f"{disaster.vault}-away", disaster.vault)
+    disaster.kumodr("runs", "resume", "--yes", "--pause-before", "start", code=3)
     config = disaster.lab / "site" / "config" / "kumod.json"
     good = config.read_bytes()
     config.write_text("{")

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -55,6 +56,7 @@ def run(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
         given.write(stdin)
         given.seek(0)
+        come = _hold_signals()
         try:
             child = subprocess.Popen(
                 list(command),
@@ -66,8 +68,10 @@ def run(
                 start_new_session=True,
             )
         except OSError as error:
+            come()
             raise errors.ToolMissing(f"{command[0]} cannot be run: {error.strerror}") from error
         try:
+            come()
             code = child.wait(limit)
         except BaseException as error:
             os.killpg(child.pid, signal.SIGKILL)
@@ -76,6 +80,27 @@ def run(
                 raise
             raise errors.RuntimeSlow(f"{' '.join(command[:2])} did not end within {limit:g} s") from error
         return Answer(code, _read(out), _read(err))
+
+
+def _hold_signals() -> Callable[[], None]:
+    """Hold up what would break off this thread, and return what lets it come: an interrupt in the midst of starting a
+    command would leave it behind, running, with nobody who knows of it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    caught: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in held:
+        signal.signal(number, lambda number, _frame: caught.append(number))
+
+    def come() -> None:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for number in caught:
+            signal.raise_signal(number)
+
+    return come
 
 
 def _read(file: IO[bytes]) -> bytes:
