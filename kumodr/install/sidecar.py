@@ -252,7 +252,7 @@ def _notes(plan: Plan, folder: Path, separate: Path | None, project: Project) ->
         notes.append("Prometheus is not stored: components.prometheus.data does not say where its data lies")
     if plan.components.images is not None:
         notes.append(
-            "images are stored from this host, which has Docker: have `kumodr backup images` run every day, and after a new image"
+            "images are stored from this host, which has Docker: have `kumodr backup images` run every day"
         )
     return notes
 
