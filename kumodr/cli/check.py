@@ -4,6 +4,7 @@ import argparse
 import os
 
 from kumodr import errors
+from kumodr.cli.findings import document_of, is_good, lines_of
 from kumodr.cli.terminal import Terminal
 from kumodr.clock import system_clock
 from kumodr.components.protocol import Finding
@@ -11,8 +12,6 @@ from kumodr.components.registry import component, configured
 from kumodr.discover.running import host_findings, service_findings, site_findings
 from kumodr.plan.load import load_plan
 from kumodr.recover.readiness import kumod_findings, protect_findings, vault_findings
-
-_MARKS = {"good": "ok", "warning": "WARNING", "bad": "BAD"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,20 +39,5 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     ]
     # The same may be found from several sides: it is said once, where it was found first.
     found = list({each.text: (place, each) for place, each in reversed(found)}.values())[::-1]
-    worst = {each.level for _, each in found}
-    lines: list[str] = []
-    for place, each in found:
-        lines.append(f"{_MARKS[each.level]:<8} {place:<11} {each.text}")
-        if each.remedy:
-            lines.append(f"{'':<20} → {each.remedy}")
-    lines.append("" if worst <= {"good"} else "not everything is as it should be; see above")
-    terminal.result(
-        {
-            "good": worst <= {"good"},
-            "findings": [
-                {"place": place, "level": each.level, "text": each.text, "remedy": each.remedy} for place, each in found
-            ],
-        },
-        [line for line in lines if line],
-    )
-    return errors.DONE if worst <= {"good"} else errors.IMPERFECT
+    terminal.result(document_of(found), lines_of(found))
+    return errors.DONE if is_good(found) else errors.IMPERFECT

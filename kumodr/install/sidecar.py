@@ -251,9 +251,7 @@ def _notes(plan: Plan, folder: Path, separate: Path | None, project: Project) ->
     if plan.components.prometheus is not None and not plan.components.prometheus.data:
         notes.append("Prometheus is not stored: components.prometheus.data does not say where its data lies")
     if plan.components.images is not None:
-        notes.append(
-            "images are stored from this host, which has Docker: have `kumodr backup images` run every day"
-        )
+        notes.append("images are stored from this host, which has Docker: have `kumodr backup images` run every day")
     return notes
 
 

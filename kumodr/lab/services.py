@@ -2,10 +2,7 @@
 
 import json
 import os
-import socket
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +11,7 @@ from kumodr import errors
 from kumodr.durable import write_file
 from kumodr.lab.kumod.config import Config
 from kumodr.lab.policy import policy
+from kumodr.lab.ports import answers, listens
 from kumodr.lab.processes import Process, start
 
 if TYPE_CHECKING:
@@ -37,12 +35,12 @@ def log_of(name: str, site: "Site") -> Path:
 def ready(name: str, site: "Site") -> bool:
     """Say whether a service answers."""
     if name == "sink":
-        return _listens(site.sink_port)
+        return listens(site.sink_port)
     if name == "redis":
-        return _listens(site.addresses.redis)
+        return listens(site.addresses.redis)
     if name == "prometheus":
-        return _answers(f"http://127.0.0.1:{site.addresses.prometheus}/-/ready")
-    return _answers(f"{site.http}/api/check-liveness/v1") and _listens(site.addresses.smtp)
+        return answers(f"http://127.0.0.1:{site.addresses.prometheus}/-/ready")
+    return answers(f"{site.http}/api/check-liveness/v1") and listens(site.addresses.smtp)
 
 
 def kumod_config(site: "Site") -> Config:
@@ -120,19 +118,3 @@ def _program(name: str) -> str:
     if path is None:
         raise errors.ToolMissing(f"{name} is not on this machine")
     return path
-
-
-def _listens(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 — an address on loopback, made here
-            return answer.status == 200
-    except (urllib.error.URLError, OSError, ValueError):
-        return False

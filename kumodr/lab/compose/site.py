@@ -10,8 +10,6 @@ import os
 import shutil
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from typing import Any
 from kumodr import errors
 from kumodr.durable import write_file
 from kumodr.lab.compose.project import SINK, read_environment
-from kumodr.lab.options import Options, read_options
+from kumodr.lab.options import Options
+from kumodr.lab.ports import answers, read_options
 from kumodr.runtimes.commands import Runner, run
 from kumodr.runtimes.compose import ComposeRuntime, Project
 
@@ -144,9 +143,9 @@ class ComposeSite:
         if name == "redis":
             return _says(self._port("KUMO_REDIS_PORT"), b"PING\r\n", b"+PONG")
         if name == "kumo-prometheus":
-            return _answers(f"http://127.0.0.1:{self._port('KUMO_PROMETHEUS_PORT')}/-/ready")
+            return answers(f"http://127.0.0.1:{self._port('KUMO_PROMETHEUS_PORT')}/-/ready")
         if name == "kumod":
-            return _answers(f"{self.http}/api/check-liveness/v1") and _says(self._port("KUMO_SMTP_PORT"), b"", b"220")
+            return answers(f"{self.http}/api/check-liveness/v1") and _says(self._port("KUMO_SMTP_PORT"), b"", b"220")
         return self.running(name) and not self.runtime.exec(name, ["kumodr", "status", "--json"]).code
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
@@ -179,12 +178,4 @@ def _says(port: int, ask: bytes, answer: bytes) -> bool:
             connection.sendall(ask)
             return connection.recv(64).startswith(answer)
     except OSError:
-        return False
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 — an address on loopback, made here
-            return answer.status == 200
-    except (urllib.error.URLError, OSError, ValueError):
         return False
