@@ -17,8 +17,8 @@ from typing import Any
 from kumodr import errors
 from kumodr.durable import write_file
 from kumodr.lab.compose.project import SINK, read_environment
-from kumodr.lab.options import Options
-from kumodr.lab.ports import answers, read_options
+from kumodr.lab.options import Options, read_options
+from kumodr.lab.ports import answers
 from kumodr.runtimes.commands import Runner, run
 from kumodr.runtimes.compose import ComposeRuntime, Project
 
