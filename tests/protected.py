@@ -172,13 +172,12 @@ class Protected:
     def round(self, *, wait: float = 5.0) -> None:
         """One round of the loop; the vault has what was offered, unless it fails, or `wait` is 0."""
         self.stream.round()
-        self.remember()
         if wait:
             self.stream.acknowledge(wait)
 
-    def remember(self) -> None:
-        """Note what the spool holds under the number of the newest segment."""
-        writer = self.stream._writer
+    def remember(self, stream: Stream) -> None:
+        """The spool was read: note what it holds under the number of the newest segment."""
+        writer = stream._writer
         if writer is not None:
             self.states[writer.epoch, writer.next - 1] = self.copied()
 
@@ -233,7 +232,6 @@ class Protected:
     def stop(self) -> None:
         """kumodr is stopped and started again."""
         self.stream.finish(2.0)
-        self.remember()
         self.stream = self._new_stream()
 
     def close(self) -> None:
@@ -277,6 +275,13 @@ class Protected:
 
     def _new_stream(self) -> Stream:
         stream = Stream(self.plan, self.vault, self.made.key, self.board, self.clock, self.said.append)
+        read = stream._read_round
+
+        def read_and_remember() -> None:
+            read()
+            self.remember(stream)
+
+        stream._read_round = read_and_remember  # type: ignore[method-assign]
         stream.start()
         return stream
 
