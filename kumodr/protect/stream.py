@@ -350,7 +350,7 @@ class Stream:
             self._save()
         self._backlog.clear()
         self._writer = self._position = self._progress = None
-        self._why = (cause, reason)
+        self._joined, self._why = False, (cause, reason)
 
     def _save(self) -> None:
         if self._progress is None:
