@@ -20,6 +20,8 @@ from kumodr.runbooks.step import Context, Outcome
 _HALF_MODE = 0o2770
 """As KumoMTA's packages have it; a half that its group cannot enter is a trap (facts §13)."""
 
+_DIRECTORY_MODE = 0o755
+
 
 def put_in_place(scene: Scene, context: Context) -> Outcome:
     """Put the spool in place of what is there, and of everything else what the disaster took. Raise StepFailed.
@@ -29,23 +31,29 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
     proved(scene, context)
     work = scene.work(context.run)
     told: list[str] = []
+    files = list(_missing_files(work / "config" / "files", _lab_moved(scene, work / "config" / "files")))
+    if files:
+        told.append(f"{len(files)} files of configuration were gone, and are back")
+    _make_volumes(scene, context)
     for half, name in ((scene.meta, "meta"), (scene.data, "data")):
         aside = half.with_name(f"{half.name}.before-{context.run}")
         owner = _owner_of(aside) or _owner_of(half)
         moved(work / "spool" / name, half, aside)
         if owner is not None:
             _give(half, *owner)
+        else:
+            _give_as_its_files(half)
         half.chmod(_HALF_MODE)
         if aside.exists():
             told.append(f"what was in {half} is now {aside}")
-    files = list(_missing_files(work / "config" / "files", _lab_moved(scene, work / "config" / "files")))
-    if files:
-        told.append(f"{len(files)} files of configuration were gone, and are back")
     if scene.plan.components.logs is not None:
         for number, directory in enumerate(scene.plan.components.logs.directories, 1):
             told += _where_missing(work / "logs" / f"{number}-{Path(directory).name}", Path(directory))
     if scene.plan.components.prometheus is not None and scene.plan.components.prometheus.data:
         told += _where_missing(work / "prometheus", Path(scene.plan.components.prometheus.data))
+    redis = scene.plan.components.redis
+    if redis is not None and redis.data:
+        told += _where_missing(work / "redis", Path(redis.data))
     if scene.plan.runtime.kind == "process":
         from kumodr.lab.rebuild import rebuild
 
@@ -57,6 +65,17 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
     return Outcome(
         "; ".join(told) or "in place", {"marks": marks, "placed": text_of_time(context.clock())}, tuple(warnings)
     )
+
+
+def _make_volumes(scene: Scene, context: Context) -> None:
+    """Have Docker make the volumes and containers that are gone, started none: when it makes a volume it gives the
+    folder that is there to root, so this comes before anything is put in it.
+    """
+    from kumodr.runtimes.compose import ComposeRuntime
+
+    runtime = scene.runtime(context.say)
+    if isinstance(runtime, ComposeRuntime):
+        runtime.up(scene.services(runtime), started=False)
 
 
 _LINES = 5000
@@ -115,9 +134,11 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def _where_missing(source: Path, target: Path) -> Iterator[str]:
-    """Put a folder where nothing is; yield that it was."""
+    """Put a folder where nothing is, for the user whose files are in it; yield that it was."""
     if source.is_dir() and (not target.exists() or not any(target.iterdir())):
         moved(source, target, target.with_name(f".{target.name}.none"))
+        _give_as_its_files(target)
+        target.chmod(_DIRECTORY_MODE)
         yield f"{target} was gone, and is back"
 
 
@@ -172,6 +193,15 @@ def _give(half: Path, uid: int, gid: int) -> None:
     for place, folders, files in os.walk(half):
         for each in (place, *(os.path.join(place, name) for name in (*folders, *files))):
             os.chown(each, uid, gid, follow_symlinks=False)
+
+
+def _give_as_its_files(folder: Path) -> None:
+    """Let a restored folder belong to the user whose files are in it: what was stored of them says who that is."""
+    first = next((each for each in sorted(folder.rglob("*")) if each.is_file()), None)
+    if first is not None and os.geteuid() == 0:
+        status = first.stat()
+        for each in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
+            os.chown(each, status.st_uid, status.st_gid)
 
 
 def _dump_left(work: Path) -> bool:

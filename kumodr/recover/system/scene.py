@@ -87,6 +87,9 @@ class Scene:
 
     def runtime(self, say: Say) -> Runtime | None:
         """Return how the site's services run, None where a disaster took what says so and it can be laid out again."""
+        runtime = self.plan.runtime
+        if runtime.kind == "compose" and not Path(runtime.directory or ".").is_dir():
+            return None
         try:
             return runtime_of(self.plan, say=say)
         except errors.LabMissing:

@@ -30,8 +30,8 @@ def start(scene: Scene, context: Context) -> Outcome:
     runtime = _runtime(scene, context)
     names = scene.services(runtime)
     for name in (*scene.world(runtime), *names):
-        context.say(f"starting {name}")
         if not runtime.state(name).running:
+            context.say(f"starting {name}")
             runtime.start(name)
     return Outcome(f"started: {', '.join(names)}")
 
