@@ -300,6 +300,11 @@ class TargetIsLive(KumodrError):
     default_remedy = "restore to a fresh directory, then vet it, then put it in place"
 
 
+class SpoolNotReconciled(KumodrError):
+    exit_code = UNSAFE
+    default_remedy = "run `kumodr spool reconcile --spool DIR/spool --apply` on it first"
+
+
 class StandbyMissing(KumodrError):
     exit_code = NOTHING
     default_remedy = "make one with `kumodr standby --to DIR`"

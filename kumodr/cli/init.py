@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if out.exists():
         raise errors.UsageWrong(f"{out} exists", remedy="name another file with --out; init never writes over a plan")
     found = _lab(arguments) if arguments.lab else _around(arguments, out.parent, terminal)
+    _with_itself(found, out)
     text = render(found.values).encode()
     parse_plan(text, out)
     try:
@@ -78,6 +79,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     }
     terminal.result(document, lines)
     return errors.IMPERFECT if found.uncovered or found.risks else errors.DONE
+
+
+def _with_itself(found: Discovered, out: Path) -> None:
+    """Have the plan stored with the rest of the configuration: it is needed to be protected again."""
+    paths: list[str] | None = found.values["components"].get("config", {}).get("paths")
+    if paths is not None and not any(out.is_relative_to(each) for each in paths):
+        paths.append(str(out))
 
 
 def _lab(arguments: argparse.Namespace) -> Discovered:

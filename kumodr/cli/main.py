@@ -26,6 +26,7 @@ VERBS = {
     "verify": "is what is stored good?",
     "prune": "clear away what the plan does not keep any more; says why, and does it with --apply",
     "restore": "bring a stored state back into an empty directory",
+    "place": "put what was restored where its site has it: configuration, folders, volumes; does it with --apply",
     "standby": "keep a directory up to date with the stream, ready to take over",
     "images": "give restored images back to Docker, without a registry",
     "spool": "look into a spool: status, list, show, vet, export",

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from kumodr import errors
 from kumodr.clock import Clock
+from kumodr.components.places import FILE as PLACES
+from kumodr.components.places import places_text
 from kumodr.components.protocol import Finding, Verdict
 from kumodr.plan.model import ConfigPlan, Plan
 from kumodr.runtimes.protocol import Definition
@@ -26,7 +28,8 @@ _LARGEST_FILE = 256 << 20
 
 class ConfigComponent:
     """What the plan and the runtime name, below `files/` with its absolute path, and matching variables: of this
-    process in the file `environment`, of each running service in `environment.SERVICE`. The plan is in `plan.json`.
+    process in the file `environment`, of each running service in `environment.SERVICE`. The plan is in `plan.json`,
+    `places.json` says where the site has its data.
     """
 
     name = "config"
@@ -52,7 +55,7 @@ class ConfigComponent:
         for path in (*self._plan.paths, *defined.paths):
             for file in _tree(path, unreadable, skipped):
                 found.setdefault(file.path, file)
-        left_out = [*defined.left_out]
+        left_out = self._left_out(defined)
         for path in self._mounts(defined):
             for file in _tree(path, left_out, skipped):
                 found.setdefault(file.path, file)
@@ -67,6 +70,8 @@ class ConfigComponent:
             found[name] = SourceFile(name, mode=0o600, size=len(text), content=Held(text))
         whole = json.dumps(asdict(self._whole), indent=1).encode()
         found[PLAN] = SourceFile(PLAN, mode=0o600, size=len(whole), content=Held(whole))
+        places = places_text(self._whole)
+        found[PLACES] = SourceFile(PLACES, mode=0o600, size=len(places), content=Held(places))
         clear: dict[str, Any] = {
             "config_files": files,
             "variables": len(variables[ENVIRONMENT]),
@@ -100,7 +105,7 @@ class ConfigComponent:
         if unreadable:
             text = f"configuration cannot be read: {', '.join(unreadable)}"
             return (Finding("bad", text, errors.FileUnreadable.default_remedy),)
-        left_out = [*defined.left_out]
+        left_out = self._left_out(defined)
         count += sum(1 for path in self._mounts(defined) for _file in _tree(path, left_out, skipped))
         text = f"configuration: {count} entries, {len(self.variables())} variables"
         text += f", environment of {len(services)} running services" if services else ""
@@ -142,6 +147,11 @@ class ConfigComponent:
             real = Path(os.path.realpath(mount))
             if not any(real.is_relative_to(each) or each.is_relative_to(real) for each in live):
                 yield mount
+
+    def _left_out(self, defined: Definition) -> list[str]:
+        """Return what the runtime leaves out, but for what the plan names."""
+        named = [f"{path.rstrip('/')}{after}" for path in self._plan.paths for after in (":", "/")]
+        return [each for each in defined.left_out if not each.startswith(tuple(named))]
 
     def _matching(self, variables: Mapping[str, str]) -> dict[str, str]:
         patterns = self._plan.environment

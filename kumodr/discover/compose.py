@@ -91,7 +91,7 @@ class _Look:
             environment=variables,
             locate=lambda inside: self._locate(kumod, inside),
             reach=lambda address: self._reach(kumod, address),
-            configuration=lambda live: configuration(self._project, services, live, self._volume),
+            configuration=lambda live: configuration(self._project, services, kumod.name, live, self._volume),
             redis=redis_server,
             prometheus=prometheus_server,
             uncovered=tuple(self._uncovered),

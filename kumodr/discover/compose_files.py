@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from kumodr.discover.compose_services import Service
+from kumodr.discover.mounts import Mount
 from kumodr.discover.textfile import read_text, variables_in
 from kumodr.runtimes.compose import Project
 
@@ -63,10 +64,14 @@ def project_files(project: Project) -> tuple[list[Path], list[str]]:
 
 
 def configuration(
-    project: Project, services: Sequence[Service], live: Sequence[Path], volume: Callable[[str], Path | None]
+    project: Project,
+    services: Sequence[Service],
+    mail: str,
+    live: Sequence[Path],
+    volume: Callable[[str], Path | None],
 ) -> tuple[list[Path], list[str]]:
-    """Given a project, its services, the folders with live data, and what finds a volume's folder, return the files
-    and folders to store as configuration, and what is mounted besides and not covered.
+    """Given a project, its services, the mail server's name, the folders with live data, and what finds a volume's
+    folder, return the files and folders to store as configuration, and what is mounted besides and not covered.
 
     A mounted file stands for the first folder below the project's that it is in, where that holds no live data: what
     lies beside a mounted `monitoring/prometheus.yml` belongs to it.
@@ -86,6 +91,8 @@ def configuration(
                 uncovered += [] if holds else [what]
             elif holds or place == project.directory:
                 uncovered.append(f"{what}: it holds live data too; name what is configuration in it with --config")
+            elif place is not None and service.name != mail and _is_written(place, mount, project.directory):
+                uncovered.append(f"{what}, where it is written to")
             elif place is not None and place.exists():
                 found.append(_whole(place, project.directory, live))
     return outermost(found), list(dict.fromkeys(uncovered))
@@ -95,6 +102,12 @@ def outermost(paths: Sequence[Path]) -> list[Path]:
     """Given paths, return each once, without those that lie in another."""
     unique = list(dict.fromkeys(paths))
     return [each for each in unique if not any(_below(each, other) for other in unique)]
+
+
+def _is_written(place: Path, mount: Mount, directory: Path) -> bool:
+    """Whether a mount looks like data: a folder from outside the project that a service may write to. What the mail
+    server mounts is configuration all the same: keys are often mounted without `:ro`."""
+    return place.is_dir() and not mount.read_only and not _below(place, directory)
 
 
 def _whole(source: Path, directory: Path, data: Sequence[Path]) -> Path:

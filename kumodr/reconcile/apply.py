@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kumodr.reconcile.mark import mark_reconciled
 from kumodr.reconcile.plan import Plan
 from kumodr.reconcile.treatments import TRIMMED_OFF
 from kumodr.reconcile.trim import with_recipients
@@ -38,6 +39,7 @@ def apply(plan: Plan, meta: Path, data: Path, kind: str, progress: Progress) -> 
         for batch in take_out(plan.moves(), plan.move_count, meta, halves, progress):
             moved += len(batch)
         _forget_what_stays(plan, meta, halves)
+    mark_reconciled(meta, moved=moved, trimmed=trimmed)
     return Applied(moved, trimmed)
 
 

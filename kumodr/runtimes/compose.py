@@ -180,6 +180,16 @@ class ComposeRuntime:
         words: list[str] = self._running(service)["Config"]["Env"] or []
         return {name: value for name, _, value in (word.partition("=") for word in words)}
 
+    def environment_to_be(self, service: str) -> Mapping[str, str]:
+        """Return the variables of a service's container, whether it runs or was only created. They hold secrets."""
+        containers = self._containers(service)
+        words: list[str] = (containers[0]["Config"]["Env"] or []) if containers else []
+        return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+    def tool(self) -> list[str]:
+        """Return the words that call the compose tool."""
+        return self._tool_and_name()[0]
+
     def logs(self, service: str, *, lines: int = 100) -> str:
         texts: list[str] = []
         for each in self._containers(service):
