@@ -187,6 +187,7 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
     lab.run("kumodr vault copy", "vault", "copy", f"{back}-copy")
     lab.run("kumodr vault keys rotate", "vault", "keys", "rotate")
     lab.run("kumodr images load", "images", "load", lab.images())
+    lab.run("kumodr place", "place", back, "--component", "config")
     lab.run("kumodr lab down", "lab", "down", ".")
     fields_of = promised()
     assert lab.seen.keys() <= fields_of.keys()

@@ -63,7 +63,7 @@ class Lost:
     def unfinished(self) -> set[str]:
         """The ids of the messages that were acknowledged and that the world has not got, by its own records."""
         done = {each.load_id for each in taken(self.site.world)}
-        return {id for each in sent(self.site.world) if each.load_id not in done for id in each.ids}
+        return {message for each in sent(self.site.world) if each.load_id not in done for message in each.ids}
 
     def settled(self) -> bool:
         """Whether all has been delivered that the world takes: half of the recipients is deferred."""
@@ -111,11 +111,10 @@ def protect(lost: Lost, tmp_path: Path) -> "subprocess.Popen[bytes]":
     home.kumodr("vault", "init", "--identity-out", str(tmp_path / "stick" / "kumodr-identity.txt"))
     home.kumodr("backup", "config", "redis", "prometheus", "images")
     with open(tmp_path / "protect.log", "wb") as log:
-        loop = subprocess.Popen(
+        return subprocess.Popen(
             [home.environment["PATH"].partition(":")[0] + "/kumodr", "protect", "--plan", str(plan)],
             env=home.environment, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    return loop
 
 
 def recoverable(state: Path, since: float) -> bool:
@@ -147,7 +146,8 @@ def test_a_whole_project_is_lost_and_back_from_the_vault_and_the_key(project: Lo
     loop = protect(lost, tmp_path)
     try:
         state = site.root / "kumodr-state"
-        wait_for("protection", lambda: recoverable(state, time.time()), 60)
+        begun = time.time()
+        wait_for("protection", lambda: recoverable(state, begun), 60)
         home.kumodr("lab", "load", str(site.directory), "--count", "40", "--rate", "0", "--deferred", "0.5")
         wait_for("what the world takes", lost.settled, 30)
         environments = lost.environments()
