@@ -92,7 +92,15 @@ def test_a_whole_project_is_covered(machine: Machine) -> None:
     assert components["logs"]["directories"] == [str(volumes / "logs"), str(project / "bounces")]
     assert set(components["config"]["paths"]) == {
         str(project / name)
-        for name in ("docker-compose.yml", "docker-compose.override.yml", ".env", "mail.env", "policy", "monitoring")
+        for name in (
+            "docker-compose.yml",
+            "docker-compose.override.yml",
+            ".env",
+            "mail.env",
+            "policy",
+            "monitoring",
+            "kumodr.yaml",
+        )
     }
     assert components["redis"]["url"] == "redis://127.0.0.1:16379"
     assert components["redis"]["data"] == str(volumes / "redis")

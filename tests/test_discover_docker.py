@@ -98,6 +98,7 @@ def test_a_project_before_and_after_its_first_start(machine: Machine) -> None:
     assert plan["components"]["prometheus"]["data"] == prom
     assert {Path(each).name for each in plan["components"]["config"]["paths"]} == {
         "docker-compose.yml", "docker-compose.override.yml", ".env", "mail.env", "policy", "monitoring",
+            "kumodr.yaml",
     }  # fmt: skip
     assert plan["runtime"]["profiles"] == ["monitoring"] and plan["runtime"]["prometheus"] == "kumo-prometheus"
     assert not any("node id" in each["text"] for each in document["risks"])

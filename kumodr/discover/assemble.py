@@ -141,7 +141,7 @@ def _config(site: Site, policy: PolicySaid | None, given: Given, draft: _Draft) 
     live += [Path(each) for each in draft.components.get("logs", {}).get("directories", [])]
     live += [server.data for server in (site.redis, site.prometheus) if server and server.data]
     found, uncovered = site.configuration(live)
-    draft.uncovered += [f"{each}: --config PATH stores it, where it is configuration" for each in uncovered]
+    draft.uncovered += [f"{each}: not covered; --config PATH stores it as configuration" for each in uncovered]
     named = [posixpath.dirname(site.policy), *(policy.named if policy else [])]
     for inside in named if site.runtime else []:
         place = site.locate(inside).path
