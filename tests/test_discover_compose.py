@@ -171,12 +171,14 @@ def test_what_a_plan_cannot_cover_is_listed(machine: Machine) -> None:
     more = {
         "dash": {"image": "grafana/grafana", "volumes": ["grafana:/var/lib/grafana", "/var/run/docker.sock:/d.sock"]},
         "whole": {"image": "x", "volumes": [f"{machine.project}:/app", f"{machine.folder}/volumes:/all"]},
+        "writes": {"image": "x", "volumes": [f"{machine.folder}/data-of-x:/x"]},
         "cache": {"image": "valkey/valkey:8"},
         "kumodr": {"image": "kumodr:1", "volumes": ["spool:/spool:ro"]},
         "redis-exporter": {"image": "oliver006/redis_exporter"},
         "later": {"image": "x", "profiles": ["extra"]},
         "redis": {"command": ["redis-server", "--requirepass", "hush-hush"]},
     }
+    (machine.folder / "data-of-x").mkdir()
     machine.docker(**world | {"config": config(machine.project, **more)})
     document = machine.run("init", "--read-policy", "--config", "/etc/hostname", expect=3)
     text = "\n".join(document["uncovered"])
@@ -184,6 +186,7 @@ def test_what_a_plan_cannot_cover_is_listed(machine: Machine) -> None:
         "grafana of dash, at /var/lib/grafana: not covered",
         f"{machine.project} of whole, at /app: it holds live data too",
         f"{machine.folder}/volumes of whole, at /all: it holds live data too",
+        f"{machine.folder}/data-of-x of writes, at /x, where it is written to",
         "cache: it is Redis too",
         "later: its profile is not on; --profile extra covers it",
         "redis: it asks for a password",
