@@ -104,8 +104,8 @@ def protect(lost: Lost, tmp_path: Path) -> "subprocess.Popen[bytes]":
     folder, home = lost.site.root, lost.home
     home.kumodr("init", "--read-policy", "--vault", str(tmp_path / "vault"), code=3)
     plan = home.folder / "kumodr.yaml"
-    text = plan.read_text().replace("archives: False", "archives: True")
-    assert text != plan.read_text() and f'"{folder}/.env"' in text and str(lost.site.world) not in text
+    text = plan.read_text().replace("archives: false", "archives: true")
+    assert "archives: true" in text and f'"{folder}/.env"' in text and str(lost.site.world) not in text
     plan.write_text(text)
     (tmp_path / "stick").mkdir()
     home.kumodr("vault", "init", "--identity-out", str(tmp_path / "stick" / "kumodr-identity.txt"))

@@ -195,7 +195,7 @@ def test_what_a_plan_cannot_cover_is_listed(machine: Machine) -> None:
     assert "docker.sock" not in text and "kumodr" not in text.replace("kumodr.yaml", "")
     written = (machine.project / "kumodr.yaml").read_text()
     assert "hush-hush" not in written + json.dumps(document)
-    assert machine.plan()["runtime"]["others"] == ["dash", "whole", "cache", "redis-exporter"]
+    assert machine.plan()["runtime"]["others"] == ["dash", "whole", "writes", "cache", "redis-exporter"]
     assert "/etc/hostname" in machine.plan()["components"]["config"]["paths"]
 
 
