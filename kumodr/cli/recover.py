@@ -145,4 +145,9 @@ def proof_table(finished: "Finished | errors.RunStopped", terminal: Terminal) ->
     ]
     names = ("expected", "finished", "uncertain", "lost", "perhaps_lost")
     counts = ", ".join(f"{facts[name]} {name.replace('_', ' ')}" for name in names if facts.get(name) is not None)
-    return [f"messages: {counts}", *terminal.table(["OBJECTIVE", "", "MEASURED", "ALLOWED", "HOW"], rows, right=(2, 3))]
+    kept = [
+        "kept until you remove it (quarantine, lists, secrets, and what was there before):",
+        *(f"  {each}" for each in facts.get("kept", [])),
+    ]
+    table = terminal.table(["OBJECTIVE", "", "MEASURED", "ALLOWED", "HOW"], rows, right=(2, 3))
+    return [f"messages: {counts}", *table, *(kept if facts.get("kept") else [])]

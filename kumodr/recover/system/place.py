@@ -31,6 +31,7 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
     proved(scene, context)
     work = scene.work(context.run)
     told: list[str] = []
+    asides: list[str] = []
     files = list(_missing_files(work / "config" / "files", _lab_moved(scene, work / "config" / "files")))
     if files:
         told.append(f"{len(files)} files of configuration were gone, and are back")
@@ -45,6 +46,7 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
             _give_as_its_files(half)
         half.chmod(_HALF_MODE)
         if aside.exists():
+            asides.append(str(aside))
             told.append(f"what was in {half} is now {aside}")
     if scene.plan.components.logs is not None:
         for number, directory in enumerate(scene.plan.components.logs.directories, 1):
@@ -63,7 +65,9 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
     runtime = scene.runtime(context.say)
     marks = 0 if runtime is None else enumerations(runtime.logs(scene.kumod, lines=_LINES))
     return Outcome(
-        "; ".join(told) or "in place", {"marks": marks, "placed": text_of_time(context.clock())}, tuple(warnings)
+        "; ".join(told) or "in place",
+        {"marks": marks, "placed": text_of_time(context.clock()), "kept": [str(work), *asides]},
+        tuple(warnings),
     )
 
 
