@@ -182,6 +182,8 @@ def test_every_document_has_the_fields_that_are_promised(lab: Lab, tmp_path: Pat
         lab.run(f"kumodr runs {what}", "runs", what)
     lab.run("kumodr lab status", "lab", "status", ".")
     lab.run("kumodr lab break", "lab", "break", "kill", ".")
+    lab.run("kumodr recover data", "recover", "data", *key, "--damaged", "spool", "--yes")
+    lab.run("kumodr recover data --dry-run", "recover", "data", *key, "--dry-run")
     lab.run("kumodr recover system --dry-run", "recover", "system", *key, "--dry-run")
     lab.run("kumodr recover system", "recover", "system", *key, "--yes")
     lab.run("kumodr vault copy", "vault", "copy", f"{back}-copy")

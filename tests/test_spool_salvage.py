@@ -98,7 +98,7 @@ def broken(world: World, folder: Path, faults: tuple[str, ...], seed: int) -> Wo
     site = folder / "site"
     shutil.copytree(world.damaged, site / "spool")
     for fault in faults:
-        FAULTS[fault](SimpleNamespace(root=site), Random(f"{seed} {fault}"))  # pyright: ignore
+        FAULTS[fault](SimpleNamespace(root=site, spool=site / "spool"), Random(f"{seed} {fault}"))  # pyright: ignore
     return World(site / "spool", world.copy, world.now, world.ever, world.before)
 
 
@@ -253,7 +253,7 @@ def test_a_sound_spool_is_called_sound_whatever_its_log_says_of_the_past(made: W
 def test_every_fault_is_diagnosed_with_its_file(made: World, tmp_path: Path, fault: str) -> None:
     site = tmp_path / "site"
     shutil.copytree(made.damaged, site / "spool")
-    said = FAULTS[fault](SimpleNamespace(root=site), Random(9))  # pyright: ignore
+    said = FAULTS[fault](SimpleNamespace(root=site, spool=site / "spool"), Random(9))  # pyright: ignore
     found = diagnosed(World(site / "spool", made.copy, made.now, made.ever, made.before))
     assert found.verdict == "damaged"
     file = re.search(r"(\d+\.(?:sst|log))|CURRENT", said)

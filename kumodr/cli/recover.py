@@ -22,27 +22,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "after a complete system failure: the newest state comes back, vetted, reconciled, started and proved"
     system: Any = tasks.add_parser("system", help=text, description=text, allow_abbrev=False)
     system.set_defaults(act=_system)
-    system.add_argument("--plan", metavar="FILE", default=argparse.SUPPRESS, help="the plan (default: the nearest)")
-    system.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
-    system.add_argument("--at", metavar="TIME", help="the newest state not after this time: '2026-11-23 14:03', or -5m")
-    system.add_argument("--disaster", metavar="TIME", help="when it happened (default: the last record of mail)")
-    system.add_argument(
-        "--uncertain", choices=("send", "hold", "drop"), default="send",
-        help="messages that may have been sent already (default: send)",
-    )  # fmt: skip
-    system.add_argument("--max-age", metavar="AGE", default="7d", help="the policy's max_age (default 7d)")
-    system.add_argument("--retry-interval", metavar="AGE", default="20m", help="the policy's shortest (default 20m)")
+    _add_common(system)
     system.add_argument("--vault", metavar="URL", help="on a machine where nothing is left: the vault; needs --to")
     system.add_argument("--to", metavar="DIR", help="with --vault: where kumodr's plan and state go, from the vault")
-    add_identity_option(system)
-    add_run_options(system)
+    text = "after corruption: what can be read of the damaged data, and of the vault's copy the rest, proved"
+    data: Any = tasks.add_parser("data", help=text, description=text, allow_abbrev=False)
+    data.set_defaults(act=_data)
+    _add_common(data)
+    data.add_argument(
+        "--damaged", metavar="COMPONENT", action="append", choices=("spool", "redis", "prometheus"), default=[],
+        help="take it for damaged whatever is found: spool, redis or prometheus; may be repeated",
+    )  # fmt: skip
+    data.epilog = (
+        "example:\n  kumodr recover data --identity key.txt --dry-run   diagnose, and say what would be done\n"
+        "  kumodr recover data --identity key.txt"
+    )
     parser.epilog = (
         "example:\n  kumodr recover system --identity /media/usb/kumodr-identity.txt --dry-run\n"
         "  kumodr recover system --identity /media/usb/kumodr-identity.txt\n"
         "  kumodr recover system --vault /mnt/vault --identity key.txt --to /var/lib/kumodr   on an empty machine\n"
         "  kumodr recover system --at '2026-11-23 14:03:07' --pause-before place --yes\n"
+        "  kumodr recover data --identity /media/usb/kumodr-identity.txt   after corruption\n"
         "  kumodr runs resume    after it was killed, interrupted or stopped"
     )
+
+
+def _add_common(parser: Any) -> None:
+    parser.formatter_class = argparse.RawTextHelpFormatter
+    parser.add_argument("--plan", metavar="FILE", default=argparse.SUPPRESS, help="the plan (default: the nearest)")
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
+    parser.add_argument("--at", metavar="TIME", help="the newest state not after this time: '2026-11-23 14:03', or -5m")
+    parser.add_argument("--disaster", metavar="TIME", help="when it happened (default: the last record of mail)")
+    parser.add_argument(
+        "--uncertain", choices=("send", "hold", "drop"), default="send",
+        help="messages that may have been sent already (default: send)",
+    )  # fmt: skip
+    parser.add_argument("--max-age", metavar="AGE", default="7d", help="the policy's max_age (default 7d)")
+    parser.add_argument("--retry-interval", metavar="AGE", default="20m", help="the policy's shortest (default 20m)")
+    add_identity_option(parser)
+    add_run_options(parser)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -54,7 +72,15 @@ def _system(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise errors.UsageWrong("--vault and --to go together", remedy="give both on a machine where nothing is left")
     identities_of(arguments)  # that there is one is known before anything is begun
     with _plan_file(arguments, terminal) as plan_file:
-        return _on(plan_file, arguments, terminal)
+        return _on("recover-system", plan_file, arguments, terminal)
+
+
+def _data(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from kumodr.plan.load import nearest
+
+    identities_of(arguments)
+    plan_file = Path(arguments.plan).absolute() if arguments.plan else nearest(Path.cwd())
+    return _on("recover-data", plan_file, arguments, terminal)
 
 
 @contextmanager
@@ -89,10 +115,9 @@ def _plan_file(arguments: argparse.Namespace, terminal: Terminal) -> Generator[P
     yield file
 
 
-def _on(plan_file: Path, arguments: argparse.Namespace, terminal: Terminal) -> int:
+def _on(name: str, plan_file: Path, arguments: argparse.Namespace, terminal: Terminal) -> int:
     from kumodr.cli.running import asks_are_possible, carried_out, opening_of, rehearse, report
     from kumodr.cli.spool import age_of
-    from kumodr.recover.system.runbook import NAME
     from kumodr.recover.system.scene import Scene, Wanted
     from kumodr.runbooks.registry import runbook_of
     from kumodr.runbooks.runs import begin, known_step, new_request
@@ -108,9 +133,10 @@ def _on(plan_file: Path, arguments: argparse.Namespace, terminal: Terminal) -> i
         uncertain=arguments.uncertain,
         max_age=age_of(arguments.max_age).total_seconds(),
         retry_interval=age_of(arguments.retry_interval).total_seconds(),
+        damaged=getattr(arguments, "damaged", ()),
     )
     plan = Scene(wanted.document()).plan
-    runbook = runbook_of(NAME, wanted.document())
+    runbook = runbook_of(name, wanted.document())
     known_step(runbook, arguments.pause_before, "--pause-before")
     if arguments.dry_run:
         return rehearse(runbook, None, terminal)
@@ -143,6 +169,8 @@ def proof_table(finished: "Finished | errors.RunStopped", terminal: Terminal) ->
         ]
         for row in facts.get("objectives", [])
     ]
+    if "expected" not in facts:  # no spool was recovered: the last step before the end says what was
+        return [line for entry in finished.entries[-2:-1] for line in entry.text.splitlines()]
     names = ("expected", "finished", "uncertain", "lost", "perhaps_lost")
     counts = ", ".join(f"{facts[name]} {name.replace('_', ' ')}" for name in names if facts.get(name) is not None)
     kept = [
@@ -150,4 +178,20 @@ def proof_table(finished: "Finished | errors.RunStopped", terminal: Terminal) ->
         *(f"  {each}" for each in facts.get("kept", [])),
     ]
     table = terminal.table(["OBJECTIVE", "", "MEASURED", "ALLOWED", "HOW"], rows, right=(2, 3))
-    return [f"messages: {counts}", *table, *(kept if facts.get("kept") else [])]
+    return [f"messages: {counts}", *_saved(facts), *table, *(kept if facts.get("kept") else [])]
+
+
+def _saved(facts: dict[str, Any]) -> list[str]:
+    """Given the facts of a run that salvaged, return where the messages come from, and what another way would cost."""
+    saved, usual = facts.get("saved"), facts.get("usual_way")
+    if saved is None or usual is None:
+        return []
+    rest = f"going back to {usual['base']}" if usual["base"] else "no backup"
+    origins = (
+        f"{saved['from_spool']} from the damaged spool, {saved['from_copy']} from the vault, {saved['from_both']} with "
+        f"a part from each"
+    )
+    return [
+        f"saved: {origins}; {facts['unreadable_ranges']} ranges cannot be read: {facts['lists']}",
+        f"removing the spool and {rest} would have lost {usual['would_have_lost']} messages",
+    ]

@@ -247,7 +247,7 @@ def plan_values(site: Site, vault: str) -> dict[str, Any]:
     runtime: dict[str, Any] = {"kind": "process", "directory": str(site.directory), "kumod": "kumod"}
     if site.options.redis:
         runtime["redis"] = "redis"
-        components["redis"] = {"url": f"redis://127.0.0.1:{site.addresses.redis}"}
+        components["redis"] = {"url": f"redis://127.0.0.1:{site.addresses.redis}", "data": str(root / "redis")}
     if site.options.prometheus:
         address = f"http://127.0.0.1:{site.addresses.prometheus}"
         components["prometheus"] = {"data": str(root / "prometheus" / "data"), "url": address}

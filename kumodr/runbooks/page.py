@@ -54,11 +54,13 @@ def _of(step: Step) -> list[str]:
 
 def pages() -> dict[str, str]:
     """Return the pages of kumodr's own runbooks by file name, with the budgets of the usual objectives."""
-    from kumodr.recover.system.runbook import NAME, steps_on
+    from kumodr.recover.data.runbook import steps_on as data
+    from kumodr.recover.system.runbook import steps_on as system
     from kumodr.recover.system.scene import Scene
 
-    runbook = steps_on(Scene({"plan": "kumodr.yaml"}), Objectives())
-    return {f"{NAME}.md": page(runbook, "kumodr recover system")}
+    scene = Scene({"plan": "kumodr.yaml"})
+    made = {"kumodr recover system": system(scene, Objectives()), "kumodr recover data": data(scene, Objectives())}
+    return {f"{runbook.name}.md": page(runbook, command) for command, runbook in made.items()}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ def runbook_of(name: str, parameters: Mapping[str, Any]) -> Runbook:
 
 def builders() -> dict[str, Callable[[Mapping[str, Any]], Runbook]]:
     """Return the makers of kumodr's own runbooks, by name."""
-    from kumodr.recover.system.runbook import NAME, recover_system
+    from kumodr.recover.data.runbook import NAME as DATA
+    from kumodr.recover.data.runbook import recover_data
+    from kumodr.recover.system.runbook import NAME as SYSTEM
+    from kumodr.recover.system.runbook import recover_system
 
-    return {NAME: recover_system}
+    return {SYSTEM: recover_system, DATA: recover_data}

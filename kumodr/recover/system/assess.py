@@ -47,7 +47,7 @@ def assess(scene: Scene, context: Context) -> Outcome:
         elif (newest - context.clock()).total_seconds() > _AHEAD:
             warnings.append("the newest recovery point is of a time ahead: the clock of this host is wrong")
         else:
-            _must_open(vault, identities, points.points[-1])
+            must_open(vault, identities, points.points[-1])
         found.append(f"the vault answers: {len(points.points)} recovery points, and the identity opens them")
         warnings += [f"in the vault: {each}" for each in points.problems]
     except errors.KumodrError as error:
@@ -60,7 +60,7 @@ def assess(scene: Scene, context: Context) -> Outcome:
     if stranger is not None:
         (missing if left else warnings).append(stranger)
     found.append("a spool survives here" if left else "no spool survives here")
-    disk = shutil.disk_usage(_existing(scene.meta))
+    disk = shutil.disk_usage(existing(scene.meta))
     found.append(f"{size_text(disk.free)} of disk and {size_text(_memory())} of memory are free")
     if missing:
         raise errors.StepFailed("; ".join(missing))
@@ -68,7 +68,7 @@ def assess(scene: Scene, context: Context) -> Outcome:
     return Outcome("; ".join(found), facts, tuple(warnings))
 
 
-def _must_open(vault: Vault, identities: Identities, point: Point) -> None:
+def must_open(vault: Vault, identities: Identities, point: Point) -> None:
     """Given a point, open the first object of it. Raise WrongKey, ObjectDamaged."""
     first = next(iter(point.sections[0].index), None)
     if first is not None:
@@ -121,7 +121,8 @@ def _taken_ports(scene: Scene) -> Iterator[str]:
             continue
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that is there."""
     return next(each for each in (path, *path.parents) if each.exists())
 
 

@@ -36,7 +36,7 @@ def capture(scene: Scene, context: Context) -> Outcome:
     stores one more point of the same content. Its last write is the last that its server did: nothing was sent since.
     """
     plan, state = scene.plan, Path(scene.plan.state)
-    last = {"last_write": _last_write(scene)}
+    last = {"last_write": last_write(scene)}
     key = NodeKey.load_or_create(state, plan.site)
     names = in_order(name for name in configured(plan) if name in _CAPTURED)
     try:
@@ -55,7 +55,7 @@ def _not_captured(error: errors.KumodrError, last: dict[str, str]) -> Outcome:
     return Outcome(warning, {"captured": None} | last, (salvage,))
 
 
-def _last_write(scene: Scene) -> str:
+def last_write(scene: Scene) -> str:
     """Return when the spool that survives was last written to."""
     newest = 0.0
     for half in (scene.meta, scene.data):
@@ -69,12 +69,12 @@ def choose(scene: Scene, context: Context) -> Outcome:
     or the disk is too small.
     """
     now = context.clock()
-    found, state = _state(scene, scene.wanted.at or text_of_time(now))
+    found, state = state_at(scene, scene.wanted.at or text_of_time(now))
     captured = context.facts.get("captured")
     if captured is not None and captured not in {point.id for point in found.points}:
         reason = next((each.remedy for each in found.problems if captured.split("-")[0] in each.what), "see `points`")
         raise errors.StepFailed(f"the spool captured as {captured} does not count: {reason}")
-    until = _until(state)
+    until = until_of(state)
     if until is None:
         raise errors.StepFailed("no recovery point holds a spool")
     size = sum(each.section.size for each in state.chosen)
@@ -93,13 +93,15 @@ def choose(scene: Scene, context: Context) -> Outcome:
     return Outcome(text, facts, tuple(f"in the vault: {each}" for each in (*found.problems, *state.problems)))
 
 
-def _state(scene: Scene, at: str) -> tuple[Survey, State]:
+def state_at(scene: Scene, at: str) -> tuple[Survey, State]:
+    """Given a time as text, return what the vault holds, and the newest state that is not after it."""
     vault, identities = scene.vault(), scene.identities()
     found = survey(vault, identities.pins)
     return found, choose_state(vault, found.points, identities.pins, at=time_of_text(at))
 
 
-def _until(state: State) -> datetime | None:
+def until_of(state: State) -> datetime | None:
+    """Given a state, return up to when its spool is complete, None where it has none."""
     base = next((each.point.taken for each in state.chosen if each.section.component == "spool"), None)
     return state.stream.extent.taken if state.stream is not None and base is not None else base
 
@@ -114,12 +116,16 @@ def is_restored(scene: Scene, context: Context) -> Outcome | None:
 
 
 def bring_back(scene: Scene, context: Context) -> Outcome:
-    """Restore the chosen state into this run's own directory, vetted. What an earlier try left there, unmarked, goes:
-    it is nothing but a part of what is in the vault.
+    """Restore the chosen state into this run's own directory, vetted."""
+    _, state = state_at(scene, context.facts["at"])
+    return restored(scene, context, state, scene.work(context.run))
+
+
+def restored(scene: Scene, context: Context, state: State, work: Path) -> Outcome:
+    """Restore a state into a directory, vetted. What an earlier try left there, unmarked, goes: it is nothing but a
+    part of what is in the vault.
     """
-    work = scene.work(context.run)
     shutil.rmtree(work, ignore_errors=True)
-    _, state = _state(scene, context.facts["at"])
     names = [each.section.component for each in state.chosen]
     recovered = restore(
         scene.vault(), state, scene.identities(), work, {name: vetter(name, context.clock) for name in names},

@@ -7,12 +7,13 @@ taken: the place goes aside. Source there, place free: the source goes to its pl
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from kumodr import errors
 from kumodr.clock import text_of_time
-from kumodr.durable import sync_directory, sync_filesystem
+from kumodr.durable import sync_directory, sync_file, sync_filesystem
 from kumodr.recover.system.scene import Scene
 from kumodr.recover.system.stop import proved
 from kumodr.runbooks.step import Context, Outcome
@@ -31,23 +32,12 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
     proved(scene, context)
     work = scene.work(context.run)
     told: list[str] = []
-    asides: list[str] = []
     files = list(_missing_files(work / "config" / "files", _lab_moved(scene, work / "config" / "files")))
     if files:
         told.append(f"{len(files)} files of configuration were gone, and are back")
     _make_volumes(scene, context)
-    for half, name in ((scene.meta, "meta"), (scene.data, "data")):
-        aside = half.with_name(f"{half.name}.before-{context.run}")
-        owner = _owner_of(aside) or _owner_of(half)
-        moved(work / "spool" / name, half, aside)
-        if owner is not None:
-            _give(half, *owner)
-        else:
-            _give_as_its_files(half)
-        half.chmod(_HALF_MODE)
-        if aside.exists():
-            asides.append(str(aside))
-            told.append(f"what was in {half} is now {aside}")
+    asides = spool_in_place(scene, context.run)
+    told += [f"what was there before is now {each}" for each in asides]
     if scene.plan.components.logs is not None:
         for number, directory in enumerate(scene.plan.components.logs.directories, 1):
             told += _where_missing(work / "logs" / f"{number}-{Path(directory).name}", Path(directory))
@@ -62,13 +52,33 @@ def put_in_place(scene: Scene, context: Context) -> Outcome:
         rebuild(Path(scene.plan.runtime.directory or "."), scene.plan, work)
     redis_lost = scene.plan.runtime.kind != "process" and not context.facts["survives"] and _dump_left(work)
     warnings = [f"{work / 'redis'} holds Redis' dump; put it where Redis looks for it"] if redis_lost else []
+    return Outcome("; ".join(told) or "in place", placed(scene, context, asides), tuple(warnings))
+
+
+def spool_in_place(scene: Scene, run: str) -> list[str]:
+    """Put both halves of this run's spool in place of what is there, with its owner; return where that is now."""
+    asides: list[str] = []
+    for half, name in ((scene.meta, "meta"), (scene.data, "data")):
+        aside = half.with_name(f"{half.name}.before-{run}")
+        owner = owner_of(aside) or owner_of(half)
+        moved(scene.work(run) / "spool" / name, half, aside)
+        if owner is not None:
+            give(half, *owner)
+        else:
+            _give_as_its_files(half)
+        half.chmod(_HALF_MODE)
+        if aside.exists():
+            asides.append(str(aside))
+    return asides
+
+
+def placed(scene: Scene, context: Context, asides: Sequence[str]) -> dict[str, Any]:
+    """Given what has another name now, return what later steps need to know: the time, how often the mail server has
+    loaded a spool so far, and what is kept.
+    """
     runtime = scene.runtime(context.say)
     marks = 0 if runtime is None else enumerations(runtime.logs(scene.kumod, lines=_LINES))
-    return Outcome(
-        "; ".join(told) or "in place",
-        {"marks": marks, "placed": text_of_time(context.clock()), "kept": [str(work), *asides]},
-        tuple(warnings),
-    )
+    return {"marks": marks, "placed": text_of_time(context.clock()), "kept": [str(scene.work(context.run)), *asides]}
 
 
 def _make_volumes(scene: Scene, context: Context) -> None:
@@ -130,9 +140,13 @@ def _rename(source: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         beside = target.with_name(f".{target.name}.kumodr")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(source, beside, symlinks=True)
-        sync_filesystem(beside)
+        if source.is_file():
+            shutil.copy2(source, beside)
+            sync_file(beside)
+        else:
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(source, beside, symlinks=True)
+            sync_filesystem(beside)
         beside.rename(target)
     sync_directory(target.parent)
 
@@ -182,7 +196,8 @@ def _missing_files(files: Path, moving: tuple[Path, Path] | None) -> Iterator[st
         yield str(target)
 
 
-def _owner_of(path: Path) -> tuple[int, int] | None:
+def owner_of(path: Path) -> tuple[int, int] | None:
+    """Return user and group of a path, None where nothing is there."""
     try:
         status = path.stat()
     except OSError:
@@ -190,12 +205,13 @@ def _owner_of(path: Path) -> tuple[int, int] | None:
     return status.st_uid, status.st_gid
 
 
-def _give(half: Path, uid: int, gid: int) -> None:
-    """Let the owner of what was there own all of it, where this user may say so."""
+def give(path: Path, uid: int, gid: int) -> None:
+    """Let the owner of what was there own a file, or a folder and all that is in it, where this user may say so."""
     if os.geteuid() != 0:
         return
-    for place, folders, files in os.walk(half):
-        for each in (place, *(os.path.join(place, name) for name in (*folders, *files))):
+    os.chown(path, uid, gid, follow_symlinks=False)
+    for place, folders, files in os.walk(path):
+        for each in (os.path.join(place, name) for name in (*folders, *files)):
             os.chown(each, uid, gid, follow_symlinks=False)
 
 

@@ -1,7 +1,7 @@
 """What a recovery works on: plain values that go with the run, and the openings that they lead to."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,8 @@ class Wanted:
     uncertain: Literal["send", "hold", "drop"] = "send"
     max_age: float = 7 * 86400.0
     retry_interval: float = 1200.0
+    damaged: Sequence[str] = ()
+    """Components that are taken for damaged whatever is found, where data is recovered."""
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON values."""

@@ -11,6 +11,7 @@ So the result has every message that either of the two has readable, except thos
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,8 @@ from kumodr.spool.salvage.rocks import RocksSource
 from kumodr.spool.salvage.target import write_half
 
 HALVES = ("meta", "data")
+ORIGINS = "origins.csv"
+"""Where each message comes from, beside the result."""
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _BESIDE = timedelta(minutes=1)
@@ -175,8 +178,9 @@ def salvage(
 ) -> Salvaged:
     """Given a damaged spool's halves and a copy's folder, write the union to `target/spool`; None only looks.
 
-    `target` is an empty directory. The evidence of what was seen deleted stands beside it, the marker of a restored
-    copy last; the damaged spool is only read. Raise SpoolMissing, SpoolUnreadable, SpoolDamaged for the copy, DiskFull.
+    `target` is an empty directory. The evidence of what was seen deleted and `origins.csv` stand beside it, the marker
+    of a restored copy last; the damaged spool is only read. Raise SpoolMissing, SpoolUnreadable, SpoolDamaged for the
+    copy, DiskFull.
     """
     with ExitStack() as held:
         source = held.enter_context(open_spool(copy / "meta", copy / "data")) if copy is not None else None
@@ -205,8 +209,27 @@ def _write(target: Path, halves: Mapping[str, _Half], found: Salvaged, clock: Cl
         write_half(target / "spool" / name, half.kind, half.chosen(), like)
     with FinishedIds(target) as finished:
         finished.add(halves["meta"].newest.deleted())
+    _write_origins(target / ORIGINS, halves)
     document = {"salvaged": text_of_time(clock()), "messages": found.messages}
     write_file(target / MARKER, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _write_origins(path: Path, halves: Mapping[str, _Half]) -> None:
+    """Write of every message where either half of it comes from, as CSV; nothing stands for a half that is lost."""
+    meta, data = halves["meta"], halves["data"]
+
+    def word(half: _Half, source: int | None) -> str:
+        return "" if source is None else "copy" if source == half.copy_number else "spool"
+
+    try:
+        with open(path, "x") as file:
+            file.write("id,metadata,body\n")
+            for key, (of_meta, of_data) in _joined(meta.newest.present(), data.newest.present()):
+                file.write(f"{key.hex()},{word(meta, of_meta)},{word(data, of_data)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise errors.DiskFull(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _counted(halves: Mapping[str, _Half]) -> Salvaged:
