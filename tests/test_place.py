@@ -176,11 +176,27 @@ def test_killed_anywhere_it_is_whole_or_not_there(tmp_path: Path, root: bool, mo
 def test_places_of_a_stranger_are_refused(tmp_path: Path, folder: dict[str, object]) -> None:
     good = {"component": "redis", "source": "redis", "path": "/srv/redis", "uid": 1, "gid": 1, "mode": 0o755}
     runtime = {"kind": "none"}
-    (tmp_path / FILE).write_text(json.dumps({"runtime": runtime, "folders": [good]}))
+    (tmp_path / FILE).write_text(json.dumps({"runtime": runtime, "folders": [good], "state": "/s"}))
     assert read_places(tmp_path).folders[0].volume is None
-    (tmp_path / FILE).write_text(json.dumps({"runtime": runtime, "folders": [good | folder]}))
+    (tmp_path / FILE).write_text(json.dumps({"runtime": runtime, "folders": [good | folder], "state": "/s"}))
     with pytest.raises(errors.ComponentDamaged):
         read_places(tmp_path)
+
+
+def test_the_runtime_of_a_sidecars_site_is_that_of_the_plan_it_was_made_from(tmp_path: Path) -> None:
+    places = {"runtime": {"kind": "none"}, "folders": [], "state": "/opt/mail/kumodr-state"}
+    (tmp_path / FILE).write_text(json.dumps(places))
+    stored = {
+        "kumodr-sidecar/kumodr.yaml": {"kind": "none"},
+        "kumodr.yaml": {"kind": "compose", "directory": ".", "kumod": "kumod"},
+    }
+    for name, runtime in stored.items():
+        file = tmp_path / "files" / "opt" / "mail" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        plan = {"version": 1, "site": "s", "vault": {"url": "/v"}, "state": "/s", "components": {}, "runtime": runtime}
+        file.write_text(json.dumps(plan))
+    found = read_places(tmp_path).runtime
+    assert (found.kind, found.directory) == ("compose", "/opt/mail")
 
 
 def test_a_place_in_a_volume_is_known_by_the_volumes_name() -> None:

@@ -157,5 +157,6 @@ def report(recovered: Recovered, target: Path, terminal: Terminal, seconds: floa
         lines += [
             "Starting KumoMTA on this spool sends every message in it at once. Before that:",
             f"  kumodr spool reconcile --spool {target / 'spool'}",
+            f"and `kumodr place {target}` then puts everything where the site has it.",
         ]
     terminal.result(document, lines)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kumodr import errors
+from kumodr.plan.load import NAME, parse_plan
 from kumodr.plan.model import Plan, RuntimePlan
 from kumodr.plan.shape import build
 from kumodr.spool.openfile import open_read_only, read_whole
@@ -43,15 +44,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """Every folder of live data of a site, outer ones first, and how its services run."""
+    """Every folder of live data of a site, outer ones first, how its services run, and kumodr's own folder."""
 
     runtime: RuntimePlan
     folders: tuple[Place, ...]
+    state: str
 
 
 def places_text(plan: Plan) -> bytes:
     """Given the plan, look at its folders and return what is kept."""
-    document = {"runtime": asdict(plan.runtime), "folders": [asdict(each) for each in _places(plan)]}
+    folders = [asdict(each) for each in _places(plan)]
+    document = {"runtime": asdict(plan.runtime), "folders": folders, "state": plan.state}
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
@@ -71,14 +74,34 @@ def read_places(config: Path) -> Places:
         document: Any = json.loads(read_whole(descriptor, _LARGEST))
         runtime: RuntimePlan = build(RuntimePlan, document["runtime"])
         folders = tuple(Place(**each) for each in document["folders"])
-        problem = next((text for each in folders if (text := _why_not_place(each)) is not None), None)
+        state = Place("state", None, document["state"])
+        problem = next((text for each in (*folders, state) if (text := _why_not_place(each))), None)
         if problem is not None:
             raise ValueError(problem)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise errors.ComponentDamaged(f"{config / FILE} cannot be read: {error}") from error
     finally:
         os.close(descriptor)
-    return Places(runtime, folders)
+    return Places(_with_docker(runtime, config), folders, state.path)
+
+
+def _with_docker(runtime: RuntimePlan, config: Path) -> RuntimePlan:
+    """Given the runtime as the plan had it that stored this, return that of the site.
+
+    A sidecar has no Docker, so its plan names no runtime; the plan that it was made from does, and is stored too.
+    """
+    for file in sorted((config / "files").rglob(NAME)) if runtime.kind == "none" else ():
+        try:
+            descriptor = open_read_only(str(file))
+            try:
+                found = parse_plan(read_whole(descriptor, _LARGEST), Path("/") / file.relative_to(config / "files"))
+            finally:
+                os.close(descriptor)
+        except (OSError, errors.PlanInvalid):
+            continue
+        if found.runtime.kind != "none":
+            return found.runtime
+    return runtime
 
 
 def _why_not_place(place: Place) -> str | None:

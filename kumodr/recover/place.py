@@ -26,6 +26,7 @@ from kumodr.runtimes.docker_errors import named
 from kumodr.runtimes.protocol import Runtime
 from kumodr.source import Facts, Progress
 from kumodr.spool.copyrule import refuse_unless_copy
+from kumodr.vault.fetch import written_to
 
 COMPONENTS = ("config", "spool", "logs", "redis", "prometheus")
 """What is placed. Images are given to Docker, and the ledger is evidence."""
@@ -108,8 +109,6 @@ def place(
     """Given a plan, do it; return what came of it. Raise as `plan_placing` does, and ImageMissing, FileUnreadable,
     SpoolDamaged, DiskFull.
     """
-    from kumodr.vault.fetch import written_to
-
     with written_to(Path("/etc")):
         put_config(planned.config)
     compose = project_of(planned, say, runner)
@@ -184,6 +183,9 @@ def _create(compose: ComposeRuntime, planned: Placing, say: Callable[[str], None
             remedy="stop them; what they write to is not touched",
         )
     _must_have_images(compose, planned.directory)
+    with written_to(Path(planned.places.state)):
+        # A sidecar mounts it, and what it mounts has to be there.
+        Path(planned.places.state).mkdir(mode=0o700, parents=True, exist_ok=True)
     say("creating the project's containers and volumes; none is started")
     compose.up([], started=False)
 
