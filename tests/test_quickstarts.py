@@ -15,6 +15,8 @@ from compose_site import needs_docker
 from install_site import Machine, machine
 from servers import wait_for
 
+from kumodr.components.places import read_places
+
 DOCUMENTS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -103,7 +105,11 @@ def test_the_quickstart_for_compose(tmp_path: Path) -> None:
             listed = json.loads(site.kumodr("spool", "list", "--spool", str(back / "spool"), json=True))
             assert len(listed["messages"]) == 40
             restored = back / "config" / "files" / str(project).lstrip("/")
-            assert {each.name for each in restored.iterdir()} >= {"docker-compose.yml", ".env", "policy", "kumodr.yaml"}
+            assert {each.name for each in restored.iterdir()} >= {
+                "docker-compose.yml", ".env", "policy", "kumodr.yaml", "docker-compose.override.yml", "kumodr-sidecar",
+            }  # fmt: skip
+            # The sidecar has no Docker, and what it stores leads back into the compose project all the same.
+            assert read_places(back / "config").runtime.directory == str(project)
             site.kumodr("install", "remove", "--apply", *plan)
             assert not (project / "kumodr-sidecar").exists()
         finally:

@@ -69,7 +69,7 @@ def sidecar(plan_file: Path, plan: Plan, site: Site, image: str, user: str | Non
         raise errors.UsageWrong(f"--user {user!r} is no user of a container", remedy="give two numbers, UID:GID")
     folder = site.project.directory / FOLDER
     host_network = any(each.host_network for each in composed.services if each.name in _beside(plan))
-    values = plan_inside(plan, composed, (plan_file, file), host_network=host_network)
+    values = plan_inside(plan, composed, (plan_file, file, folder), host_network=host_network)
     mounts = _mounts(plan, plan_file, composed, site)
     text = marked(_PLAN_HEAD + yaml.safe_dump(values, sort_keys=False, width=120))
     service = _service(plan, image, user, mounts, folder, hashlib.sha256(text).hexdigest())

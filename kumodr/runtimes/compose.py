@@ -96,7 +96,7 @@ class ComposeRuntime:
         words = ["up", *how, "--no-recreate", *services]
         answer = self._tool(words, limit=_SLOW, judge=False)
         if answer.code:
-            raise named((answer.out + answer.err).decode(errors="replace"), " and ".join(services))
+            raise named((answer.out + answer.err).decode(errors="replace"), " and ".join(services) or "the project")
 
     def remove(self, *, keep: Sequence[str] = (), volumes: bool) -> None:
         """Remove the project's containers at once, but for services to keep; its networks where none is kept.
