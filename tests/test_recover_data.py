@@ -17,9 +17,13 @@ import redis
 from run_child import in_child
 from test_recover_system import MESSAGES, Disaster, facts_of
 
+from kumodr import errors
 from kumodr.cli import main as command
 from kumodr.lab.options import Options
 from kumodr.lab.site import create, stop_world
+from kumodr.plan.model import Components, Plan, PrometheusPlan, RedisPlan, VaultPlan
+from kumodr.recover.data import prometheus as prometheus_data
+from kumodr.recover.data import redis as redis_data
 from kumodr.recover.data import union
 from kumodr.recover.data.blocks import why_not_sound
 from kumodr.recover.data.runbook import recover_data
@@ -227,3 +231,30 @@ def test_redis_and_prometheus_come_back_and_a_sound_mail_server_goes_on(with_oth
     assert len(list((site.root / "redis").glob("dump.rdb.before-*"))) == 1
     answer = httpx.get(f"http://127.0.0.1:{site.addresses.prometheus}/-/ready", timeout=5)
     assert answer.status_code == 200
+
+
+def test_putting_back_twice_is_as_good_as_once_and_keeps_what_was_there(tmp_path: Path) -> None:
+    folder, copy, blocks, of_vault = (tmp_path / name for name in ("redis", "copy", "blocks", "of-vault"))
+    block, other = "01M86XQHKHNA3DF649JC4H7F6P", "01M86XQHKHNA3DF649JC4H7F6Q"
+    said: list[str] = []
+    for path, text in (
+        (folder / "cache.rdb", "damaged"), (copy / "dump.rdb", "good"), (blocks / block / "index", "damaged"),
+        (blocks / other / "index", "damaged"), (of_vault / block / "index", "good"),
+    ):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    where = Components(redis=RedisPlan("", data=str(folder)), prometheus=PrometheusPlan(data=str(blocks)))
+    plan = Plan(version=1, site="x", vault=VaultPlan(""), state="", components=where)
+    for _ in range(2):
+        list(redis_data.put_back(copy, plan, "r"))
+        said = list(prometheus_data.put_back(of_vault, plan, "r", [block, other]))
+    assert sorted(path.name for path in folder.iterdir()) == ["cache.rdb", "cache.rdb.before-r"]
+    assert (folder / "cache.rdb").read_text() == "good"
+    assert (folder / "cache.rdb.before-r").read_text() == "damaged"
+    assert {path.name for path in blocks.iterdir()} == {block, f"{block}.before-r", f"{other}.before-r"}
+    assert (blocks / block / "index").read_text() == "good"
+    assert f"block {other} is not in the vault" in said[1]
+    (copy / "dump.rdb").write_text("good")
+    (folder / "appendonlydir").mkdir()
+    with pytest.raises(errors.StepFailed, match="appendonly no"):
+        list(redis_data.put_back(copy, plan, "r2"))

@@ -18,9 +18,9 @@ def diagnose(scene: Scene, context: Context) -> Outcome:
     What `scene.wanted.damaged` names is recovered whatever is found: that a log lost its end leaves no trace in it.
     Raise StepFailed where nothing could be recovered.
     """
-    strange = set(scene.wanted.damaged) - set(COMPONENTS)
+    strange = set(scene.wanted.damaged) - set(configured(scene.plan))
     if strange:
-        raise errors.StepFailed(f"{', '.join(sorted(strange))} cannot be recovered so: {', '.join(COMPONENTS)} can")
+        raise errors.StepFailed(f"the plan names no {', '.join(sorted(strange))}")
     vault, identities = scene.vault(), scene.identities()
     points = survey(vault, identities.pins)
     if not points.points:

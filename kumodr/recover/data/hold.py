@@ -25,6 +25,11 @@ _PATIENCE = 300.0
 
 _EVIDENCE = ("logs", "ledger")
 _SPARE = 1.05
+_WITHOUT = {
+    "spool": "it is made of what can be read alone",
+    "redis": "it is left as it is",
+    "prometheus": "its damaged blocks are only taken out",
+}
 
 
 def whole(context: Context, name: str) -> Outcome | None:
@@ -84,15 +89,15 @@ def capture(scene: Scene, context: Context) -> Outcome:
 
 
 def choose(scene: Scene, context: Context) -> Outcome:
-    """Say which state fills what is gone. Raise StepFailed where the disk is too small, or the vault has nothing."""
+    """Say which state fills what is gone, and what the vault lacks. Raise StepFailed where the disk is too small."""
     nothing = nothing_damaged(context)
     if nothing is not None:
         return nothing
     at = scene.wanted.at or text_of_time(context.clock())
     found, state = _state(scene, context, at)
     missing = set(context.facts["damaged"]) - {each.section.component for each in state.chosen}
-    if missing:
-        raise errors.StepFailed(f"no recovery point holds {', '.join(sorted(missing))}")
+    # Without a copy there is nothing to put for Redis; of the others what is sound can still be kept apart.
+    damaged = [each for each in context.facts["damaged"] if each != "redis" or each not in missing]
     size = sum(each.section.size for each in state.chosen)
     # The salvaged spool stands beside the copy that it is filled from.
     needed = (size + sum(each.section.size for each in state.chosen if each.section.component == "spool")) * _SPARE
@@ -110,9 +115,11 @@ def choose(scene: Scene, context: Context) -> Outcome:
         "until": text_of_time(until) if until else None,
         "base": {"id": base.id, "taken": text_of_time(base.taken)} if base else None,
         "bytes": size,
+        "damaged": damaged,
     }
-    problems = tuple(f"in the vault: {each}" for each in (*found.problems, *state.problems))
-    return Outcome(f"what is gone is filled from {parts}, {size_text(size)}{old}", facts, problems)
+    warnings = [f"no recovery point holds {each}: {_WITHOUT[each]}" for each in sorted(missing)]
+    warnings += [f"in the vault: {each}" for each in (*found.problems, *state.problems)]
+    return Outcome(f"what is gone is filled from {parts or 'nothing'}, {size_text(size)}{old}", facts, tuple(warnings))
 
 
 def _state(scene: Scene, context: Context, at: str) -> tuple[Survey, State]:
