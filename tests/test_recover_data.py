@@ -222,6 +222,9 @@ def test_redis_and_prometheus_come_back_and_a_sound_mail_server_goes_on(with_oth
     facts = facts_of(with_others.recover())
     verdicts = {each["component"]: each["verdict"] for each in facts["components"]}
     assert verdicts == {"spool": "sound", "redis": "damaged", "prometheus": "damaged"}
+    assert "Wrong signature" in next(
+        each["evidence"][0] for each in facts["components"] if each["component"] == "redis"
+    )
     assert facts["parts"]["prometheus"] == [segment.parent.parent.name]
     assert with_others.site.pid("kumod") == pid
     assert redis.Redis.from_url(f"redis://127.0.0.1:{site.addresses.redis}").get("throttle") == b"1"

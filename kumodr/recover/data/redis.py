@@ -1,5 +1,6 @@
 """Redis: whether what it would load at its next start can be loaded, and putting back what can."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from kumodr.runtimes.commands import Runner
 
 _CHECK = 600.0
 _WORDS = 300
+_TELLING = re.compile("error|wrong|invalid|unexpected|not valid|expected", re.IGNORECASE)
 
 
 def examine(plan: Plan, clock: Clock, runner: Runner) -> Examined:
@@ -75,7 +77,7 @@ def _said(runner: Runner, words: list[str]) -> str:
     except errors.KumodrError:
         return f"{words[0]} is not here to say more"
     lines = [" ".join(line.split()) for line in answer.out.decode(errors="replace").splitlines()]
-    last = [line for line in lines if "rror" in line or "not valid" in line or "ok_up_to" in line] or lines[-1:]
+    last = [line for line in lines if _TELLING.search(line)] or lines[-1:]
     return " / ".join(last[-2:])[:_WORDS]
 
 
