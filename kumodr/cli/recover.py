@@ -33,22 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--damaged", metavar="COMPONENT", action="append", choices=("spool", "redis", "prometheus"), default=[],
         help="take it for damaged whatever is found: spool, redis or prometheus; may be repeated",
     )  # fmt: skip
-    data.epilog = (
-        "example:\n  kumodr recover data --identity key.txt --dry-run   diagnose, and say what would be done\n"
-        "  kumodr recover data --identity key.txt"
-    )
     parser.epilog = (
         "example:\n  kumodr recover system --identity /media/usb/kumodr-identity.txt --dry-run\n"
         "  kumodr recover system --identity /media/usb/kumodr-identity.txt\n"
         "  kumodr recover system --vault /mnt/vault --identity key.txt --to /var/lib/kumodr   on an empty machine\n"
         "  kumodr recover system --at '2026-11-23 14:03:07' --pause-before place --yes\n"
-        "  kumodr recover data --identity /media/usb/kumodr-identity.txt   after corruption\n"
+        "  kumodr recover data --identity key.txt --dry-run   diagnose, and say what would be done\n"
+        "  kumodr recover data --identity key.txt\n"
         "  kumodr runs resume    after it was killed, interrupted or stopped"
     )
 
 
 def _add_common(parser: Any) -> None:
-    parser.formatter_class = argparse.RawTextHelpFormatter
     parser.add_argument("--plan", metavar="FILE", default=argparse.SUPPRESS, help="the plan (default: the nearest)")
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
     parser.add_argument("--at", metavar="TIME", help="the newest state not after this time: '2026-11-23 14:03', or -5m")
