@@ -34,7 +34,7 @@ class KumodrError(Exception):
         return f"{self.what}; {self.remedy}."
 
 
-# --- how it was called -------------------------------------------------------------------------
+# --- how it was called
 
 
 class UsageWrong(KumodrError):
@@ -82,7 +82,7 @@ class RunbookInvalid(PlanInvalid):
     default_remedy = "correct the lines named above; `kumodr runs schema` prints what is allowed"
 
 
-# --- runs --------------------------------------------------------------------------------------
+# --- runs
 
 
 class NobodyToAsk(KumodrError):
@@ -118,7 +118,7 @@ class StateUnavailable(KumodrError):
     default_remedy = "see that it can be reached and written to; the plan names it in runbooks.state"
 
 
-# --- vault -------------------------------------------------------------------------------------
+# --- vault
 
 
 class VaultMissing(KumodrError):
@@ -230,7 +230,7 @@ class KeyBesideVault(KumodrError):
     default_remedy = "keep the identity in another place: who gets the vault would get the key with it"
 
 
-# --- spool and components ----------------------------------------------------------------------
+# --- spool, components and protection
 
 
 class SpoolMissing(KumodrError):
@@ -275,9 +275,6 @@ class DiskFull(KumodrError):
     default_remedy = "free space there, then run this again"
 
 
-# --- protection --------------------------------------------------------------------------------
-
-
 class BacklogFull(KumodrError):
     default_remedy = "make the vault reachable again; until then new mail is not protected"
 
@@ -287,7 +284,7 @@ class SpoolNotFollowed(KumodrError):
     default_remedy = "give both halves of the spool the same kind, or take points on a timer with `kumodr backup`"
 
 
-# --- restore and lab ---------------------------------------------------------------------------
+# --- restore, lab and mail server
 
 
 class TargetNotEmpty(KumodrError):
@@ -323,9 +320,6 @@ class LabFailed(KumodrError):
     default_remedy = "look at the process logs in the lab's run directory"
 
 
-# --- the mail server ---------------------------------------------------------------------------
-
-
 class MailServerSilent(KumodrError):
     default_remedy = "start it, or correct kumod.http and kumod.smtp in kumodr.yaml"
 
@@ -334,7 +328,7 @@ class MailServerRefuses(KumodrError):
     default_remedy = "look into KumoMTA's own log; this host must be among the listener's trusted_hosts"
 
 
-# --- runtimes ----------------------------------------------------------------------------------
+# --- runtimes and installation
 
 
 class RuntimeUnknown(KumodrError):
@@ -385,9 +379,6 @@ class PortTaken(KumodrError):
 
 class RuntimeSlow(KumodrError):
     default_remedy = "see whether the machine or its container engine hangs, then try again"
-
-
-# --- install -----------------------------------------------------------------------------------
 
 
 class InstallUnsafe(KumodrError):

@@ -90,4 +90,6 @@ def _began(pid: int) -> int | None:
 
 
 _children: dict[int, "subprocess.Popen[bytes]"] = {}
-"""Children of this very process, so that ended ones are reaped."""
+"""Children of this very process, so that ended ones are reaped. A fork has none, and must not take ours for ended."""
+
+os.register_at_fork(after_in_child=_children.clear)
