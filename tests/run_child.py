@@ -3,8 +3,11 @@
 The kill is at the N-th part of a step, before its work or after it, which is before its record.
 """
 
+import importlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -84,6 +87,31 @@ def in_child(work: Callable[[], object], errors_to: Path, kill_at: tuple[int | s
         os._exit(1)
 
 
+def command_in_child(
+    words: list[str], errors_to: Path, kill_at: tuple[int | str, Moment] | None = None, prepared: str | None = None
+) -> int:
+    """Run a whole command in a new process, killed where it is said; return its exit code, negative for a signal.
+
+    A command that uses RocksDB cannot run in a fork: the engine's threads are those of the process that was forked.
+    `prepared` is a function, `module:name`, that is called before.
+    """
+    asked = json.dumps({"words": words, "kill_at": kill_at, "prepared": prepared})
+    done = subprocess.run([sys.executable, __file__, asked], capture_output=True, text=True)
+    errors_to.write_text(done.stderr)
+    return done.returncode
+
+
+def _as_child(asked: dict[str, Any]) -> int:
+    from kumodr.cli import main as command
+
+    if asked["kill_at"] is not None:
+        _arm(*asked["kill_at"])
+    if asked["prepared"] is not None:
+        module, _, name = asked["prepared"].partition(":")
+        getattr(importlib.import_module(module), name)()
+    return command.main(asked["words"])
+
+
 def _arm(place: int | str, moment: Moment) -> None:
     real, count = engine._Going._worked, 0  # pyright: ignore[reportPrivateUsage]
 
@@ -99,3 +127,7 @@ def _arm(place: int | str, moment: Moment) -> None:
         return result
 
     engine._Going._worked = worked  # pyright: ignore[reportPrivateUsage]
+
+
+if __name__ == "__main__":
+    sys.exit(_as_child(json.loads(sys.argv[1])))

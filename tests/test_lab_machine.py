@@ -37,7 +37,7 @@ from kumodr.lab.options import Options
 from kumodr.protect.figures import published
 
 RUNS = int(os.environ.get("KUMODR_MACHINE", "1"))
-STEPS = 240
+STEPS = 140
 APART = 4
 """So many steps at least lie between two that start processes or restore."""
 

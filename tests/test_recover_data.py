@@ -14,11 +14,10 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from run_child import in_child
+from run_child import command_in_child
 from test_recover_system import MESSAGES, Disaster, facts_of
 
 from kumodr import errors
-from kumodr.cli import main as command
 from kumodr.lab.options import Options
 from kumodr.lab.site import create, stop_world
 from kumodr.plan.model import Components, Plan, PrometheusPlan, RedisPlan, VaultPlan
@@ -122,14 +121,14 @@ def test_killed_after_every_act_of_one_run_it_ends_as_if_it_had_not_been(corrupt
     os.chdir(corruption.lab)
     try:
         for step in steps:
-            code = in_child(lambda words=words: command.main(words), trace, (step, "after"))
+            code = command_in_child(words, trace, (step, "after"))
             assert code == -9, (step, code, trace.read_text() if trace.exists() else "")
             assert [run.standing for run in listed(state)] == ["unfinished"]
             words = ["runs", "resume", "--yes", "--json"]
             for part in MIDST.get(step, ()):
-                code = in_child(lambda words=words, part=part: (part(), command.main(words)), trace)
+                code = command_in_child(words, trace, prepared=f"test_recover_data:{part.__name__}")
                 assert code == -9, (step, part, trace.read_text() if trace.exists() else "")
-        code = in_child(lambda: os._exit(command.main(words)), trace)
+        code = command_in_child(words, trace)
         assert code == 0, trace.read_text() if trace.exists() else ""
     finally:
         os.chdir(here)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_child import in_child
+from run_child import command_in_child
 from servers import wait_for
 
-from kumodr.cli import main as command
 from kumodr.lab.account import account, sent, taken
 from kumodr.lab.options import Options
 from kumodr.lab.site import Site, create, open_site, stop_world
@@ -157,10 +156,10 @@ def test_killed_after_every_act_and_resumed_it_ends_the_same(disaster: Disaster)
         for step in steps:
             disaster.site.wipe()
             trace = disaster.lab / "world" / "trace"
-            code = in_child(lambda: command.main(words), trace, (step, "after"))
+            code = command_in_child(words, trace, (step, "after"))
             assert code == -9, (step, code, trace.read_text() if trace.exists() else "")
             assert listed(state)[0].standing == "unfinished"
-            code = in_child(lambda: os._exit(command.main(["runs", "resume", "--yes", "--json"])), trace)
+            code = command_in_child(["runs", "resume", "--yes", "--json"], trace)
             assert code == 3, (step, code, trace.read_text() if trace.exists() else "")
             (run,) = listed(state)
             facts = {name: value for entry in run.entries for name, value in entry.facts.items()}
