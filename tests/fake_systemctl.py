@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -109,8 +110,7 @@ def start(folder: Path, name: str, unit: dict[str, Any]) -> None:
     environment = {**os.environ, **unit["environment"]}
     with open(folder / f"{name}.log", "ab") as log, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         if unit.get("type") == "notify":
-            address = folder / f"{name}.notify"
-            address.unlink(missing_ok=True)
+            address = Path(tempfile.mkdtemp(prefix="kumodr-notify-"), "s")  # a socket's path is short
             heard.bind(str(address))
             heard.settimeout(60)
             environment["NOTIFY_SOCKET"] = str(address)

@@ -278,8 +278,10 @@ class Protected:
         read = stream._read_round
 
         def read_and_remember() -> None:
+            before = newest(stream)
             read()
-            self.remember(stream)
+            if newest(stream) != before:  # a round that could not read seals nothing, and what the spool holds is newer
+                self.remember(stream)
 
         stream._read_round = read_and_remember  # type: ignore[method-assign]
         stream.start()
@@ -321,3 +323,9 @@ def is_well(protected: Protected) -> None:
     for epoch, listed in epochs(protected.made.vault, "primary").items():
         _, problems = extent(protected.made.vault, listed, 1, trust_of(protected.made.vault, {}))
         assert problems == (), f"epoch {epoch} is broken"
+
+
+def newest(stream: Stream) -> tuple[int, int] | None:
+    """The epoch and the number of the next segment; None before there is an epoch."""
+    writer = stream._writer
+    return None if writer is None else (writer.epoch, writer.next)
