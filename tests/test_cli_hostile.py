@@ -240,9 +240,8 @@ def test_whenever_a_backup_is_ended_points_are_whole_and_the_next_one_succeeds(w
         process = subprocess.Popen(
             world.command("backup"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        time.sleep(chance.uniform(0.05, 0.6))
-        if number != signal.SIGKILL:
-            wait_for("the command to be in charge of its signals", lambda process=process: catches_or_ended(process))
+        wait_for("the command to be in charge of its signals", lambda process=process: catches_or_ended(process))
+        time.sleep(chance.uniform(0, 0.5))
         process.send_signal(number)
         _out, text = process.communicate(timeout=30)
         ends.add(process.returncode)

@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -209,4 +210,7 @@ def _reconcile(request: Mapping[str, Any], scratch: Path, say: Callable[[Mapping
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    os._exit(code)  # without the interpreter's own end, for which the parent would wait

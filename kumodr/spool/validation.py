@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kumodr import errors
 from kumodr.spool.census import SpoolCensus
 
 LONGEST_ANSWER = 16 << 20
+_PATIENCE = 10.0
 
 
 class Examination:
@@ -65,17 +67,21 @@ class Examination:
         raise errors.SpoolDamaged(f"reading the spool ended the process that read it ({how})")
 
     def close(self) -> None:
-        """End the process if it still runs, and take its scratch directory away."""
+        """End the process if it still runs, and see that its scratch directory is gone.
+
+        It is asked to end, by the end of its input, and takes the directory away itself: were it killed here, and then
+        this process before it had done that, copies of logs would stay.
+        """
         process = self._process
-        if process.poll() is None:
-            process.kill()
-        process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    continue
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
