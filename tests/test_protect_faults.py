@@ -154,7 +154,8 @@ class Scene:
         self._before()
         self._in_the_loop(lambda: protected.stream.round())
         unhealthy = self.faults.forever and self.faults.number
-        self._in_the_loop(lambda: protected.stream.acknowledge(0.005 if unhealthy else 2.0))
+        unconfirmed = protected.stream._asked is not None  # nothing is shipped yet, so there is nothing to wait for
+        self._in_the_loop(lambda: protected.stream.acknowledge(0.005 if unhealthy or unconfirmed else 2.0))
 
     def stop(self) -> None:
         self._before()
