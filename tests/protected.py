@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+import pytest
 from faulty import FaultyStore
 from servers import wait_for
 from vaults import Bench, bench, quiet
@@ -15,6 +16,8 @@ from wal_database import WalDatabase, value
 from kumodr.components.logs import LogsComponent
 from kumodr.components.spool import SpoolComponent
 from kumodr.plan.model import Components, LogsPlan, Plan, ProtectPlan, SpoolPlan, VaultPlan
+from kumodr.protect import shipper
+from kumodr.protect import stream as stream_module
 from kumodr.protect.base import Base, take_base
 from kumodr.protect.figures import Board, Figures
 from kumodr.protect.listed import Listed, taken_in
@@ -300,6 +303,13 @@ def under_protection(folder: Path, *, backlog: int = 1 << 30, kind: Kind = "rock
         yield made
     finally:
         made.close()
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the loop ask a vault that failed again at once."""
+    monkeypatch.setattr(shipper, "_FIRST_PAUSE", 0.002)
+    monkeypatch.setattr(shipper, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(stream_module, "_PAUSES", (0.002,))
 
 
 def backlog_of(protected: Protected) -> list[Path]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from protected import Kind, Protected, RocksServer, State
+from protected import Kind, Protected, RocksServer, State, hurry
 from streams import brought_back, content
 
 from kumodr import errors
-from kumodr.protect import shipper, stream
+from kumodr.protect import shipper
 from kumodr.protect.segment_writer import SegmentWriter
 from kumodr.spool import localhalf, snapshot
 from kumodr.vault.points import survey
@@ -28,9 +28,7 @@ MOMENTS = ("before", "begun", "between", "stored", "joined", "committed", "after
 
 @pytest.fixture(params=["rocksdb", "localdisk"])
 def protected(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Protected]:
-    monkeypatch.setattr(shipper, "_FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(shipper, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(stream, "_PAUSES", (0.002,))
+    hurry(monkeypatch)
     monkeypatch.setattr("kumodr.protect.local_source._SHARE", 1.0)
     kind: Kind = request.param
     made = Protected(tmp_path, kind)

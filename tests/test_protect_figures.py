@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from protected import BEGUN, Protected
+from protected import BEGUN, Protected, hurry
 from servers import wait_for
 
 from kumodr import errors
 from kumodr.clock import system_clock, text_of_time, time_of_text
-from kumodr.protect import shipper, stream
 from kumodr.protect.agent import Agent
 from kumodr.protect.figures import Figures, publish, published
 from kumodr.vault.segment import name_of
@@ -19,9 +18,7 @@ from kumodr.vault.store import Piece
 
 @pytest.fixture
 def protected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Protected]:
-    monkeypatch.setattr(shipper, "_FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(shipper, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(stream, "_PAUSES", (0.002,))
+    hurry(monkeypatch)
     made = Protected(tmp_path)
     yield made
     made.close()

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-from protected import Protected, backlog_of, is_well, under_protection
+from protected import Protected, backlog_of, hurry, is_well, under_protection
 from servers import free_port, wait_for
 
 from kumodr import errors
-from kumodr.protect import shipper, stream
+from kumodr.protect import stream
 from kumodr.protect.agent import Agent
 from kumodr.protect.figures import published
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipper, "_FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(shipper, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(stream, "_PAUSES", (0.002,))
+    hurry(monkeypatch)
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from protected import EpochOver, Kind, Protected
+from protected import EpochOver, Kind, Protected, hurry
 from servers import wait_for
 
 from kumodr import errors
-from kumodr.protect import shipper, stream
 
 NUMBERS = st.integers(1, 12)
 SEEDS = st.integers(0, 1 << 30)
@@ -174,9 +173,7 @@ class LocalLoop(Loop):
 def test_whatever_happens_the_vault_gives_what_was(machine: type[Loop], monkeypatch: pytest.MonkeyPatch) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    monkeypatch.setattr(shipper, "_FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(shipper, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(stream, "_PAUSES", (0.002,))
+    hurry(monkeypatch)
     monkeypatch.setattr("kumodr.protect.local_source._SHARE", 1.0)
     run_state_machine_as_test(
         machine,

@@ -8,16 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from protected import Protected, is_well, under_protection
+from protected import Protected, hurry, is_well, under_protection
 
-from kumodr.protect import known, shipper, stream
+from kumodr.protect import known
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipper, "_FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(shipper, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(stream, "_PAUSES", (0.002,))
+    hurry(monkeypatch)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from disks import mounted
-from protected import Protected, backlog_of, is_well, under_protection
+from protected import Protected, backlog_of, hurry, is_well, under_protection
 from servers import wait_for
 
 from kumodr import errors
 from kumodr.cli.main import main
-from kumodr.protect import shipper, stream
+from kumodr.protect import stream
 from kumodr.vault.segment import name_of
 from kumodr.vault.state import locked
 from kumodr.vault.store import Piece
@@ -26,9 +26,7 @@ SEGMENT = 30_000
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits longer than a test should."""
-    monkeypatch.setattr(shipper, "_FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(shipper, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(stream, "_PAUSES", (0.002,))
+    hurry(monkeypatch)
     monkeypatch.setattr("kumodr.protect.local_source._SHARE", 1.0)
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import redis
 from run_child import command_in_child
-from test_recover_system import MESSAGES, Disaster, facts_of
+from test_recover_system import MESSAGES, Disaster, begun, facts_of
 
 from kumodr import errors
 from kumodr.lab.options import Options
@@ -65,14 +65,8 @@ class Corruption(Disaster):
 
 @pytest.fixture
 def corruption(tmp_path: Path, lab_options: Options, request: pytest.FixtureRequest) -> Iterator[Corruption]:
-    made = Corruption(tmp_path, replace(lab_options, kind=getattr(request, "param", "RocksDB")))
-    try:
-        made.begin()
+    with begun(Corruption(tmp_path, replace(lab_options, kind=getattr(request, "param", "RocksDB")))) as made:
         yield made
-    finally:
-        if (made.lab / "site" / "site.json").exists():
-            made.site.kill()
-        stop_world(made.lab)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from run_child import command_in_child
@@ -26,6 +27,8 @@ from kumodr.runbooks.state import state_in
 
 DOCUMENTS = Path(__file__).resolve().parent.parent / "docs" / "runbooks"
 MESSAGES = 60
+
+Each = TypeVar("Each", bound="Disaster")
 
 
 class Disaster:
@@ -85,9 +88,9 @@ class Disaster:
         assert sums.duplicates == ()
 
 
-@pytest.fixture
-def disaster(tmp_path: Path, lab_options: Options, request: pytest.FixtureRequest) -> Iterator[Disaster]:
-    made = Disaster(tmp_path, replace(lab_options, kind=getattr(request, "param", "RocksDB")))
+@contextmanager
+def begun(made: Each) -> Iterator[Each]:
+    """Begin a disaster, and leave nothing of it running."""
     try:
         made.begin()
         yield made
@@ -95,6 +98,12 @@ def disaster(tmp_path: Path, lab_options: Options, request: pytest.FixtureReques
         if (made.lab / "site" / "site.json").exists():
             made.site.kill()
         stop_world(made.lab)
+
+
+@pytest.fixture
+def disaster(tmp_path: Path, lab_options: Options, request: pytest.FixtureRequest) -> Iterator[Disaster]:
+    with begun(Disaster(tmp_path, replace(lab_options, kind=getattr(request, "param", "RocksDB")))) as made:
+        yield made
 
 
 def facts_of(document: Any) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kumodr import errors
 from kumodr.components.protocol import Finding
+from kumodr.mailserver.http import MailServer
 from kumodr.plan.model import Plan
 
 _TIME_ERROR = 5
@@ -90,15 +92,11 @@ def not_alive(http: str | None) -> Finding | None:
     if http is None:
         text = "the plan does not say how KumoMTA is reached"
         return Finding("warning", text, "set kumod.http in kumodr.yaml")
-    import httpx
-
     try:
-        answer = httpx.get(f"{http.rstrip('/')}/api/check-liveness/v1", timeout=5)
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return Finding("bad", f"KumoMTA at {http} does not answer", "start it, or correct kumod.http in kumodr.yaml")
-    if answer.status_code != 200:
-        return Finding("bad", f"KumoMTA says: {answer.text[:100]}", "look into KumoMTA's own log")
-    return None
+        reason = MailServer(http, timeout=5).why_not_alive()
+    except errors.KumodrError as error:
+        return Finding("bad", error.what, "start it, or correct kumod.http in kumodr.yaml")
+    return None if reason is None else Finding("bad", f"KumoMTA says: {reason[:100]}", "look into KumoMTA's own log")
 
 
 def clock_adrift(asked: Callable[[], int] | None = None) -> Finding | None:

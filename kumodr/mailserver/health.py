@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from kumodr import errors
 from kumodr.components.protocol import Finding
+from kumodr.discover.risks import not_alive
 from kumodr.mailserver.http import MailServer
 from kumodr.mailserver.queues import by_label, queues_of
 from kumodr.plan.model import Plan
@@ -58,15 +59,12 @@ def _smtp(plan: Plan) -> Iterator[Finding]:
 
 
 def _asked(plan: Plan) -> list[tuple[str, Finding]]:
-    if plan.kumod.http is None:
-        return [("kumod", Finding("warning", "the plan does not say how KumoMTA is asked", "set kumod.http"))]
-    server = MailServer(plan.kumod.http)
+    wrong = not_alive(plan.kumod.http)
+    if wrong is not None:
+        return [("kumod", wrong)]
+    found = [("kumod", Finding("good", "KumoMTA is alive"))]
     try:
-        reason = server.why_not_alive()
-        if reason is not None:
-            return [("kumod", Finding("bad", f"KumoMTA says: {reason}", "look into KumoMTA's own log"))]
-        found = [("kumod", Finding("good", "KumoMTA is alive"))]
-        metrics = server.metrics()
+        metrics = MailServer(str(plan.kumod.http)).metrics()
     except errors.KumodrError as error:
         return [("kumod", Finding("bad", error.what, error.remedy))]
     for path, latched in by_label(metrics, "rocks_spool_load_shed_active").items():
